@@ -1,0 +1,95 @@
+# One command each; `make help` lists them. Everything lives in .venv inside this folder.
+
+PYTHON ?= python3
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+
+# Stamps: a step runs again only when what it was made from has changed.
+VENV_MADE := $(VENV)/.made
+UV_READY := $(VENV)/.uv-ready
+DEMO_READY := $(VENV)/.demo-ready
+DEV_READY := $(VENV)/.dev-ready
+
+# What is already in .venv is enough: neither step may reach for the network or build in a fresh environment.
+INSTALL_EYEWALL := $(BIN)/pip install --quiet --no-index --no-deps --no-build-isolation --editable .
+
+.DEFAULT_GOAL := help
+.PHONY: help demo setup test check lint types imports docs format coverage matrix lock soak clean
+
+help: ## Show this list
+	@echo "make <command> [PYTHON=python3.12] [ARGS=...]"
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(DEMO_READY) ## Run the demonstration (installs only what it needs)
+	@$(BIN)/eyewall demo $(ARGS)
+
+setup: $(DEV_READY) ## Create .venv with all that tests and checks need
+
+test: $(DEV_READY) ## Run the tests; ARGS="-k cookie" picks some
+	@$(BIN)/pytest -n auto --maxprocesses 8 --dist loadfile $(ARGS)
+
+check: lint types imports docs ## Lint, types, direction of imports, documentation
+
+lint: $(DEV_READY) ## Only ruff: rules and format
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(DEV_READY) ## Only mypy --strict
+	@$(BIN)/mypy --strict
+
+imports: $(DEV_READY) ## Only the direction of imports
+	@$(BIN)/lint-imports --no-logo
+
+docs: $(DEV_READY) ## Build the documentation into build/docs; a warning is an error
+	@$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -b html docs build/docs
+
+format: $(DEV_READY) ## Put the code into shape
+	@$(BIN)/ruff check --fix-only --quiet .
+	@$(BIN)/ruff format .
+
+coverage: $(DEV_READY) ## Run the tests and show which lines none of them reaches
+	@mkdir -p build/coverage
+	@$(BIN)/coverage erase
+	@$(BIN)/coverage run -m pytest -n auto --maxprocesses 8 --dist loadfile $(ARGS)
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report
+
+matrix: $(DEV_READY) ## Run the tests on every Python found, with Tornado 6.4, 6.5 and 6.6
+	@$(BIN)/nox $(ARGS)
+
+soak: $(DEV_READY) ## Keep a server under load for a long time and watch it
+	@$(BIN)/python bench/soak.py $(ARGS)
+
+lock: $(UV_READY) ## Remake requirements/*.txt from pyproject.toml; ARGS=--upgrade takes newer versions
+	@UV=$(BIN)/uv requirements/lock $(ARGS)
+
+clean: ## Remove everything that make has made, .venv too
+	@rm -rf $(VENV) build dist .nox .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find src tests examples bench docs -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+$(VENV_MADE):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo 'Eyewall needs Python 3.11 or newer, and "$(PYTHON)" is not. Name one: make $(MAKECMDGOALS) PYTHON=python3.12' >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' || { \
+	  echo '"$(PYTHON)" has no venv. On Debian and Ubuntu: apt-get install python3-venv' >&2; exit 1; }
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(UV_READY): requirements/uv.txt | $(VENV_MADE)
+	@$(BIN)/pip install --quiet --require-hashes --requirement requirements/uv.txt
+	@touch $@
+
+$(DEMO_READY): requirements/demo.txt pyproject.toml | $(VENV_MADE)
+	@echo "Installing what the demonstration needs into $(VENV) (once) ..."
+	@$(BIN)/pip install --quiet --require-hashes --requirement requirements/demo.txt
+	@$(INSTALL_EYEWALL)
+	@touch $@
+
+# demo.txt is a part of dev.txt in the same versions, so this makes the demonstration ready too.
+$(DEV_READY): requirements/dev.txt pyproject.toml $(UV_READY) | $(VENV_MADE)
+	@echo "Installing what tests and checks need into $(VENV) (once) ..."
+	@requirements/install $(VENV) requirements/dev.txt
+	@$(INSTALL_EYEWALL)
+	@touch $(DEMO_READY) $@
