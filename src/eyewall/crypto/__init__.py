@@ -1,0 +1,1 @@
+"""Secrets: where keys come from, how values are proven ours."""

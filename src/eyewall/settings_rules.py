@@ -1,0 +1,188 @@
+"""The rules between settings: what contradicts what, and how to mend it. Each check is one promise.
+
+Every rule takes the values it compares, and ``spelled``, which tells what the user calls a field. All raise
+:class:`~eyewall.errors.ConfigurationError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Final
+
+from eyewall.errors import ConfigurationError
+from eyewall.store_url import (
+    BACKENDS,
+    DEFAULT_FOLDER,
+    backend_of,
+    folder_of,
+    is_backend,
+    known_schemes,
+    masked_url,
+    scheme_of,
+)
+
+Spelling = Callable[[str], str]
+"""Turns a field's name into what the user calls it, e.g. ``ttl`` into ``EYEWALL_TTL``."""
+
+LONGEST_COOKIE_LIFE: Final = timedelta(days=400)
+"""Browsers cap a cookie's age here (RFC 6265bis 5.5)."""
+
+SERVER_FIELDS: Final = ("host", "port", "password", "database")
+"""The settings that say where a server is when there is no URL."""
+
+_SERVER_BACKENDS: Final = ("redis", "valkey", "mongodb")
+_SERVERLESS_BACKENDS: Final = ("memory", "file", "cookie")
+
+
+def check_address(url: str | None, server: Mapping[str, object], spelled: Spelling) -> None:
+    """Refuse two answers to the question where the store is."""
+    also = _given(server, spelled)
+    if url is not None and also:
+        raise ConfigurationError(
+            f"{spelled('url')} and {also} both say where the store is; put all of it into "
+            f"{spelled('url')}, or leave {spelled('url')} out"
+        )
+
+
+def _given(server: Mapping[str, object], spelled: Spelling) -> str:
+    return ", ".join(spelled(name) for name, value in server.items() if value is not None)
+
+
+def effective_backend(named: str, url: str | None, spelled: Spelling) -> str:
+    """Return the backend, as ``named`` or from the URL; refuse an unknown one, and two that contradict."""
+    if named and not is_backend(named):
+        raise ConfigurationError(
+            f"{spelled('backend')}={named!r} is no store{_nearest(named, BACKENDS)}; "
+            f"known are {', '.join(BACKENDS)} and installed plug-ins"
+        )
+    if url is None:
+        return named or "file"
+    served_by = backend_of(url)
+    if served_by is None:
+        raise ConfigurationError(
+            f"{spelled('url')} has a scheme no store knows{_nearest(scheme_of(url), known_schemes())}; "
+            f"known are {', '.join(known_schemes())}"
+        )
+    if named and not _same_store(named, served_by):
+        raise ConfigurationError(
+            f"{spelled('backend')}={named!r} contradicts {spelled('url')}={masked_url(url)!r}, which is "
+            f"{served_by}; leave {spelled('backend')} out, the URL decides"
+        )
+    return named or served_by
+
+
+def _same_store(named: str, served_by: str) -> bool:
+    # Valkey speaks Redis's protocol, and its own guides write redis:// URLs.
+    resp = ("redis", "valkey")
+    return named == served_by or (named in resp and served_by in resp)
+
+
+def _nearest(word: str, known: Sequence[str]) -> str:
+    near = get_close_matches(word, known, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def effective_folder(path: Path, url: str | None, backend: str, spelled: Spelling) -> Path:
+    """Return the file store's folder, as ``path`` or from a ``file:`` URL; refuse one for other stores."""
+    explicit = path != DEFAULT_FOLDER
+    if backend != "file" and explicit:
+        raise ConfigurationError(
+            f"{spelled('path')} is the folder of the file store, but the backend is {backend}; "
+            f"leave {spelled('path')} out or set {spelled('backend')}=file"
+        )
+    if backend != "file" or url is None:
+        return path
+    try:
+        folder = folder_of(url)
+    except ValueError as problem:
+        raise ConfigurationError(f"{spelled('url')} {problem}") from None
+    if explicit and folder != path:
+        raise ConfigurationError(f"{spelled('path')} and {spelled('url')} name different folders; keep one")
+    return folder
+
+
+def check_server(backend: str, url: str | None, server: Mapping[str, object], spelled: Spelling) -> None:
+    """Refuse server settings for a store without a server, and a database that is nowhere."""
+    given = _given(server, spelled)
+    if given and backend in _SERVERLESS_BACKENDS:
+        raise ConfigurationError(
+            f"{given} says where a server is, but the {backend} backend has none; set "
+            f"{spelled('backend')} to one of {', '.join(_SERVER_BACKENDS)}, or leave it out"
+        )
+    if backend == "database" and url is None:
+        raise ConfigurationError(
+            f"the database backend needs {spelled('url')} (or the variable DATABASE_URL) to know which "
+            "database, e.g. postgresql://user@localhost/shop or sqlite:///sessions.db"
+        )
+
+
+def check_port(port: int | None, spelled: Spelling) -> None:
+    """Refuse a port TCP does not have."""
+    if port is not None and not 1 <= port <= 65535:
+        raise ConfigurationError(f"{spelled('port')}={port} is not a port; they go from 1 to 65535")
+
+
+def check_max_size(max_size: int, spelled: Spelling) -> None:
+    """Refuse a size no session fits in, or that lets one session fill a store."""
+    if not 1024 <= max_size <= 16 * 1024 * 1024:
+        raise ConfigurationError(
+            f"{spelled('max_size')}={max_size} is out of range; give 1024 to 16777216 bytes"
+        )
+
+
+def check_positive(name: str, value: timedelta, spelled: Spelling) -> None:
+    """Refuse a duration that is over before it begins."""
+    if value <= timedelta(0):
+        raise ConfigurationError(f"{spelled(name)} must be longer than 0 seconds; it is {value}")
+
+
+def check_timeouts(ttl: timedelta, absolute_ttl: timedelta, spelled: Spelling) -> None:
+    """Refuse timeouts that end a session before it began, in the wrong order, or never."""
+    check_positive("ttl", ttl, spelled)
+    check_positive("absolute_ttl", absolute_ttl, spelled)
+    if ttl > absolute_ttl:
+        raise ConfigurationError(
+            f"{spelled('ttl')} ({ttl}) is longer than {spelled('absolute_ttl')} ({absolute_ttl}), so it "
+            f"could never take effect; lower {spelled('ttl')}, or raise {spelled('absolute_ttl')} if "
+            "sessions may live that long"
+        )
+    if absolute_ttl > LONGEST_COOKIE_LIFE:
+        raise ConfigurationError(
+            f"{spelled('absolute_ttl')} ({absolute_ttl}) is longer than browsers keep any cookie; lower "
+            f"it to 400 days ({LONGEST_COOKIE_LIFE.total_seconds():.0f} seconds) or less"
+        )
+
+
+def check_secure_only(*, secure: bool | str, samesite: str, partitioned: bool, spelled: Spelling) -> None:
+    """Refuse attributes that browsers accept on Secure cookies only: they would drop the cookie."""
+    wanting = {
+        f"{spelled('samesite')}=None": samesite == "None",
+        f"{spelled('partitioned')}=true": partitioned,
+    }
+    for setting, wants_secure in wanting.items():
+        if wants_secure and secure is not True:
+            raise ConfigurationError(f"{setting} needs {spelled('secure')}=true; browsers drop it otherwise")
+
+
+def check_name_prefix(
+    name: str, *, secure: bool | str, domain: str | None, cookie_path: str, spelled: Spelling
+) -> None:
+    """Refuse a prefixed name beside settings that break what the prefix promises (RFC 6265bis 4.1.3)."""
+    prefix = next((each for each in ("__Host-", "__Secure-") if name.lower().startswith(each.lower())), "")
+    if not name.startswith(prefix):
+        raise ConfigurationError(f"{spelled('name')}={name!r} must spell its prefix exactly {prefix!r}")
+    host_bound = prefix == "__Host-"
+    breaches = {
+        f"{spelled('secure')}=false": prefix != "" and secure is False,
+        f"{spelled('domain')}={domain!r}": host_bound and domain is not None,
+        f"{spelled('cookie_path')}={cookie_path!r}": host_bound and cookie_path != "/",
+    }
+    for setting, breached in breaches.items():
+        if breached:
+            raise ConfigurationError(
+                f"{spelled('name')}={name!r} and {setting} contradict: browsers drop such a cookie; "
+                f"change the name or leave the other setting at its default"
+            )

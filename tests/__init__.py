@@ -1,0 +1,1 @@
+"""Tests of Eyewall; they mirror `src/eyewall`."""
