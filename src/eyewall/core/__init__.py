@@ -1,0 +1,1 @@
+"""What a session is and what must be written. No sockets, no Tornado, no driver."""

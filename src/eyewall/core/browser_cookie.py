@@ -1,0 +1,80 @@
+"""What the browser holds of a session, read and written: here the session ID, signed.
+
+:class:`~eyewall.core.client_side.ClientSide` is the other kind: the whole session, sealed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from eyewall.core.cookie import CookieAttributes, cookie_values
+from eyewall.core.draft import CookieAction, Draft
+from eyewall.core.events import EventKind
+from eyewall.core.session_cookie import SessionCookieSigner
+from eyewall.crypto.keyring import KeyRing
+from eyewall.settings import Settings
+
+
+class BrowserCookie(Protocol):
+    """Reads a session out of a request's cookies, and says what the response must set."""
+
+    name: str
+
+    def read(self, lines: Sequence[str], draft: Draft) -> EventKind | None:
+        """Note in ``draft`` what the ``Cookie`` header lines say; return what was wrong with them, if so."""
+
+    def lines(self, draft: Draft) -> list[str]:
+        """Return the ``Set-Cookie`` lines that the response needs."""
+
+
+class IdCookie:
+    """The cookie of a server-side session: the signed session ID.
+
+    Args:
+        settings: name and attributes of the cookie.
+        keyring: the newest key signs, all verify.
+        https: whether this is for encrypted connections; the two kinds have different names.
+    """
+
+    def __init__(self, settings: Settings, keyring: KeyRing, *, https: bool) -> None:
+        self._attributes = cookie_attributes(settings, https=https)
+        self._signer = SessionCookieSigner(keyring)
+        self.name = self._attributes.name
+
+    def read(self, lines: Sequence[str], draft: Draft) -> EventKind | None:
+        """Note the session ID, if exactly one of the values was signed by us for this cookie.
+
+        Two valid ones mean that one was planted, and there is no telling which (RFC 6265bis 4.2.2: the
+        order of duplicates means nothing). Neither is used then.
+        """
+        values = set(cookie_values(lines, self.name))
+        if not values:
+            return None
+        draft.brought_cookie = True
+        found = {i for value in values if (i := self._signer.read(self.name, value)) is not None}
+        if len(found) == 1:
+            draft.session_id = found.pop()
+            return None
+        return EventKind.AMBIGUOUS_COOKIE if found else EventKind.FORGED_ID
+
+    def lines(self, draft: Draft) -> list[str]:
+        """Set the cookie to the draft's session ID, delete it, or leave it."""
+        if draft.cookie is CookieAction.KEEP:
+            return []
+        if draft.cookie is CookieAction.DELETE or draft.session_id is None:
+            return [self._attributes.delete()]
+        return [self._attributes.set(self._signer.issue(self.name, draft.session_id))]
+
+
+def cookie_attributes(settings: Settings, *, https: bool) -> CookieAttributes:
+    """Return the session cookie's attributes on encrypted or on plain connections."""
+    return CookieAttributes(
+        settings.cookie_name(https),
+        path=settings.cookie_path,
+        domain=settings.domain,
+        secure=settings.cookie_secure(https),
+        httponly=settings.httponly,
+        samesite=settings.samesite,
+        partitioned=settings.partitioned,
+    )

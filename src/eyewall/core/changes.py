@@ -1,0 +1,87 @@
+"""What one request changed, kept apart from what it read, so that it can be applied again.
+
+Two requests that run at the same time each load the session, change something and save. The second to
+save finds that the record's version has moved on; it loads the newer record and applies its *changes* to
+it. Nothing but the keys it touched is written, so the other request's keys survive.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import msgspec
+
+from eyewall.core.payload import FlashEntry, Payload
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who the session belongs to from now on; None detaches the principal."""
+
+    principal: str | None
+    authenticated_at: datetime | None
+
+
+@dataclass(slots=True)
+class Changes:
+    """The changes of one request, in a form that can be applied to any version of the record.
+
+    Args:
+        cleared: everything that was there before is dropped first.
+        deleted: keys that go.
+        assigned: keys that are set, with their encoded values.
+        flashed: messages to add.
+        taken: ids of the messages that were read.
+        identity: a change of principal, if any.
+    """
+
+    cleared: bool = False
+    deleted: set[str] = field(default_factory=set)
+    assigned: dict[str, bytes] = field(default_factory=dict)
+    flashed: list[FlashEntry] = field(default_factory=list)
+    taken: set[bytes] = field(default_factory=set)
+    identity: Identity | None = None
+
+    def __bool__(self) -> bool:
+        return bool(
+            self.assigned or self.deleted or self.flashed or self.taken or self.cleared or self.identity
+        )
+
+    def apply_to(self, base: Payload) -> Payload:
+        """Return ``base`` with these changes; ``base`` itself is left alone."""
+        who = self.identity or Identity(base.principal, base.authenticated_at)
+        data = {} if self.cleared else base.data.copy()
+        for key in self.deleted:
+            data.pop(key, None)
+        data.update({key: msgspec.Raw(value) for key, value in self.assigned.items()})
+        flash = [] if self.cleared else [entry for entry in base.flash if entry.id not in self.taken]
+        return Payload(
+            format=1,
+            data=data,
+            flash=flash + self.flashed,
+            principal=who.principal,
+            authenticated_at=who.authenticated_at,
+        )
+
+    def signing_out_only(self) -> Changes:
+        """Return what takes effect although the request failed: detaching the principal, nothing else."""
+        if self.identity is None or self.identity.principal is not None:
+            return Changes()
+        return Changes(cleared=self.cleared, identity=self.identity)
+
+    def followed_by(self, later: Changes | None) -> Changes:
+        """Return one change set with the effect of these changes and then ``later``."""
+        if later is None:
+            return self
+        if later.cleared:
+            return later
+        assigned = {key: value for key, value in self.assigned.items() if key not in later.deleted}
+        return Changes(
+            cleared=self.cleared,
+            deleted=(self.deleted - later.assigned.keys()) | later.deleted,
+            assigned=assigned | later.assigned,
+            flashed=[entry for entry in self.flashed if entry.id not in later.taken] + later.flashed,
+            taken=self.taken | later.taken,
+            identity=later.identity or self.identity,
+        )

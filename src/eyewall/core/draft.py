@@ -1,0 +1,327 @@
+"""The draft: what one request holds of a session between loading and saving it.
+
+The draft knows what was loaded, what was changed since, and what must happen to the ID and the cookie. It
+does no I/O and knows no clock; the manager reads it to decide what must be written. Handlers never see
+it: they hold a :class:`~eyewall.core.session.Session`, which is the same thing as a mapping with verbs.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import msgspec
+
+from eyewall.core.changes import Changes, Identity
+from eyewall.core.codec import MUTABLE_TYPES, decode_value, encode_value
+from eyewall.core.payload import FlashEntry, Payload, empty_payload
+from eyewall.core.record import Record
+from eyewall.errors import DamagedRecordError, SessionTooLargeError
+
+MISSING: Final = object()
+"""Stands for "no such key"; None is a value like any other."""
+
+_KEY_OVERHEAD: Final = 4
+_FLASH_OVERHEAD: Final = 16
+
+
+class CookieAction(enum.Enum):
+    """What the response has to tell the browser about the session cookie."""
+
+    KEEP = "keep"
+    SET = "set"
+    DELETE = "delete"
+
+
+class Draft:
+    """One request's working copy of a session."""
+
+    __slots__ = (
+        "_seen",
+        "_size",
+        "_values",
+        "brought_cookie",
+        "changes",
+        "cookie",
+        "doomed",
+        "in_cookie",
+        "max_size",
+        "names_sent",
+        "now_messages",
+        "payload",
+        "record",
+        "renew",
+        "restart",
+        "session_id",
+    )
+
+    def __init__(self, max_size: int, *, in_cookie: bool = False) -> None:
+        self.max_size = max_size
+        self.record: Record | None = None
+        self.payload: Payload = empty_payload()
+        self.changes: Changes | None = None
+        self.session_id: str | None = None
+        self.brought_cookie = False
+        self.in_cookie = in_cookie
+        self.names_sent: list[str] = []
+        self.cookie = CookieAction.KEEP
+        self.doomed: list[bytes] = []
+        self.renew = False
+        self.restart = False
+        self.now_messages: list[FlashEntry] = []
+        self._values: dict[str, Any] = {}
+        self._seen: dict[str, bytes] = {}
+        self._size = 0
+
+    # -- reading ------------------------------------------------------------------------------------------
+
+    @property
+    def principal(self) -> str | None:
+        """Who is signed in, as this request sees it."""
+        return self.identity.principal
+
+    @property
+    def identity(self) -> Identity:
+        """The principal and when they proved who they are, as this request sees it."""
+        if self.changes is not None and self.changes.identity is not None:
+            return self.changes.identity
+        return Identity(self.payload.principal, self.payload.authenticated_at)
+
+    def read(self, key: str) -> Any:
+        """Return the value of ``key``, decoding it at the first use, or MISSING."""
+        value = self._values.get(key, MISSING)
+        if value is not MISSING:
+            return value
+        raw = self._encoded(key)
+        if raw is None:
+            return MISSING
+        try:
+            value = decode_value(raw)
+        except DamagedRecordError:
+            # The payload's checksum held, so someone with access to the store wrote this on purpose.
+            return MISSING
+        self._remember(key, value, raw)
+        return value
+
+    def has(self, key: str) -> bool:
+        """Whether ``key`` is set, without decoding its value."""
+        return key in self._values or self._encoded(key) is not None
+
+    def names(self) -> Iterator[str]:
+        """Yield the keys as this request sees them: stored ones in their order, then new ones."""
+        changes = self.changes
+        if changes is None:
+            yield from list(self.payload.data)
+            return
+        stored = [] if changes.cleared else [k for k in self.payload.data if k not in changes.deleted]
+        yield from stored
+        known = set(stored)
+        yield from [key for key in changes.assigned if key not in known]
+
+    def _encoded(self, key: str) -> bytes | None:
+        changes = self.changes
+        if changes is not None:
+            if key in changes.assigned:
+                return changes.assigned[key]
+            if changes.cleared or key in changes.deleted:
+                return None
+        raw = self.payload.data.get(key)
+        return None if raw is None else bytes(raw)
+
+    # -- changing -----------------------------------------------------------------------------------------
+
+    @property
+    def pending(self) -> Changes:
+        """The change set, made at the first change."""
+        if self.changes is None:
+            self.changes = Changes()
+        return self.changes
+
+    def assign(self, key: str, value: object) -> None:
+        """Set ``key``; raises UnstorableValueError or SessionTooLargeError and then changes nothing."""
+        encoded = encode_value(key, value)
+        self._make_room(len(encoded) - self._length(key), f"session[{key!r}]")
+        self._record_assignment(key, encoded)
+        self._remember(key, value, encoded)
+
+    def delete(self, key: str) -> bool:
+        """Remove ``key``; return whether it was there."""
+        if not self.has(key):
+            return False
+        self._size -= self._length(key)
+        self._forget(key)
+        self.pending.assigned.pop(key, None)
+        if key in self.payload.data and not self.pending.cleared:
+            self.pending.deleted.add(key)
+        return True
+
+    def clear(self) -> None:
+        """Drop the data, the messages and the principal. With a principal goes the ID."""
+        signed_in = self.principal is not None
+        self.changes = Changes(cleared=True, identity=Identity(None, None) if signed_in else None)
+        self.renew = self.renew or signed_in
+        self._values.clear()
+        self._seen.clear()
+        self.now_messages.clear()
+        self._size = 0
+
+    def destroy(self) -> None:
+        """Note that the record must go; what is set afterwards starts a new session."""
+        if self.record is not None:
+            self.doomed.append(self.record.digest)
+        if self.brought_cookie or self.record is not None:
+            self.cookie = CookieAction.DELETE
+        self.now_messages.clear()
+        self.forget()
+
+    def identify(self, identity: Identity) -> None:
+        """Attach or detach a principal: a new ID, fresh timeouts, and nothing of anybody else's data."""
+        if self.principal not in (None, identity.principal):
+            self.clear()
+        self.pending.identity = identity
+        self.renew = self.restart = True
+
+    def add_flash(self, entry: FlashEntry) -> None:
+        """Queue a message for whoever reads it first."""
+        self._make_room(memoryview(entry.value).nbytes + _FLASH_OVERHEAD, f"flash message {entry.key!r}")
+        self.pending.flashed.append(entry)
+
+    def unread_flash(self) -> list[FlashEntry]:
+        """The messages that wait, oldest first: this request's own and those just for now included."""
+        changes = self.changes
+        if changes is None:
+            return self.payload.flash + self.now_messages
+        stored = [] if changes.cleared else [e for e in self.payload.flash if e.id not in changes.taken]
+        return stored + changes.flashed + self.now_messages
+
+    def take_flash(self, entries: list[FlashEntry]) -> None:
+        """Mark messages as read. Those never stored simply vanish."""
+        ids = {entry.id for entry in entries}
+        self.now_messages = [entry for entry in self.now_messages if entry.id not in ids]
+        stored = {entry.id for entry in self.payload.flash} & ids
+        if self.changes is not None:
+            self.changes.flashed = [entry for entry in self.changes.flashed if entry.id not in ids]
+        if stored:
+            self.pending.taken |= stored
+
+    def keep_flash(self, entries: list[FlashEntry]) -> None:
+        """Take back that messages were read, so that the next page finds them too."""
+        waiting = {entry.id for entry in self.unread_flash()}
+        stored = {entry.id for entry in self.payload.flash}
+        for entry in entries:
+            if entry.id in stored:
+                self.pending.taken.discard(entry.id)
+            elif entry.id not in waiting:
+                self.add_flash(entry)
+
+    def _record_assignment(self, key: str, encoded: bytes) -> None:
+        changes = self.pending
+        stored = self.payload.data.get(key)
+        if stored is not None and not changes.cleared and bytes(stored) == encoded:
+            # As it already is: nothing to write, and nothing to put over a parallel request's value.
+            changes.assigned.pop(key, None)
+        else:
+            changes.assigned[key] = encoded
+        changes.deleted.discard(key)
+
+    # -- watching values that can change in place ---------------------------------------------------------
+
+    def _remember(self, key: str, value: Any, encoded: bytes) -> None:
+        self._values[key] = value
+        if type(value) in MUTABLE_TYPES:
+            self._seen[key] = encoded
+        else:
+            self._seen.pop(key, None)
+
+    def _forget(self, key: str) -> None:
+        self._values.pop(key, None)
+        self._seen.pop(key, None)
+
+    def notice_nested_changes(self) -> None:
+        """Turn changes inside lists, dicts and sets into assignments.
+
+        Raises:
+            UnstorableValueError: something that cannot be stored was put inside.
+        """
+        for key, seen in list(self._seen.items()):
+            encoded = encode_value(key, self._values[key])
+            if encoded != seen:
+                self._size += len(encoded) - self._length(key)
+                self._record_assignment(key, encoded)
+                self._seen[key] = encoded
+
+    # -- size ---------------------------------------------------------------------------------------------
+
+    def _length(self, key: str) -> int:
+        raw = self._encoded(key)
+        return 0 if raw is None else len(raw) + len(key) + _KEY_OVERHEAD
+
+    def _make_room(self, growth: int, what: str) -> None:
+        if growth > 0 and self._size + growth > self.max_size:
+            raise SessionTooLargeError(
+                f"{what} would make this session {self._size + growth} bytes; max_size is {self.max_size}. "
+                "Keep large data elsewhere and its key in the session, or raise max_size."
+            )
+        self._size += growth
+
+    # -- for the manager ----------------------------------------------------------------------------------
+
+    def has_sweeping_changes(self) -> bool:
+        """Whether something is noted that touches more than single keys."""
+        cleared = self.changes is not None and (self.changes.cleared or self.changes.identity is not None)
+        return bool(cleared or self.doomed or self.renew)
+
+    def view_of(self, key: str) -> Callable[[Payload], bytes | msgspec.Raw | None]:
+        """Return how to find ``key``'s encoded value in a payload, seen through this request's changes."""
+        self.notice_nested_changes()
+        changes = self.changes
+        if changes is not None and key in changes.assigned:
+            mine = changes.assigned[key]
+            return lambda _: mine
+        if changes is not None and key in changes.deleted:
+            return lambda _: None
+        return lambda payload: payload.data.get(key)
+
+    def settle_value(self, key: str, value: Any, record: Record, payload: Payload) -> None:
+        """Note that ``value`` is stored under ``key``, in ``record``; other changes still wait."""
+        if self.changes is not None:
+            self.changes.assigned.pop(key, None)
+            self.changes.deleted.discard(key)
+        self.settle(record, payload)
+        # Compared with this request's own value: what is stored may be a later one, written together with it.
+        self._remember(key, value, encode_value(key, value))
+
+    def forget(self) -> None:
+        """Become a new visitor's draft: what was loaded is gone, and the changes with it."""
+        self.record, self.payload, self.changes = None, empty_payload(), None
+        self.session_id, self.renew, self.restart = None, False, False
+        self._values.clear()
+        self._seen.clear()
+        self._size = 0
+
+    def has_unsaved_changes(self) -> bool:
+        """Whether anything waits to be stored, changes inside nested values included."""
+        self.notice_nested_changes()
+        return self.has_work()
+
+    def has_work(self) -> bool:
+        """Whether anything was asked for that has not been stored yet (nested changes not looked at)."""
+        return bool(self.changes or self.doomed or (self.renew and self.record is not None))
+
+    def take_changes(self) -> Changes:
+        """Hand over the changes; the view stays as if they were stored."""
+        changes = self.changes or Changes()
+        self.changes = None
+        self.payload = changes.apply_to(self.payload) if changes else self.payload
+        return changes
+
+    def settle(self, record: Record | None, payload: Payload) -> None:
+        """Note what is stored now. Values already read stay as this request saw them."""
+        self.record, self.payload = record, payload
+        self._size = len(record.payload) if record is not None else 0
+
+    def give_back(self, changes: Changes, payload: Payload) -> None:
+        """Undo :meth:`take_changes` after a failed save, so that it can be tried again."""
+        self.payload = payload
+        self.changes = changes.followed_by(self.changes)

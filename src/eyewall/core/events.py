@@ -1,0 +1,109 @@
+"""What happened that an operator may want to know, in a form that cannot flood a log.
+
+Strangers can cause most of these events as often as they like. So each kind is logged at most once a
+minute with the number of times it was held back, while callbacks hear of every one.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from eyewall.core.ids import shortened
+from eyewall.core.store import Clock
+
+logger: Final = logging.getLogger("eyewall")
+
+_QUIET: Final = timedelta(minutes=1)
+
+
+class EventKind(enum.Enum):
+    """Kinds of event; the value is the text that logs show."""
+
+    CREATED = "session created"
+    REGENERATED = "session ID regenerated"
+    DESTROYED = "session destroyed"
+    SIGNED_IN = "signed in"
+    FORGED_ID = "cookie refused: not signed by us"
+    UNKNOWN_ID = "cookie refused: no such session (ended or expired)"
+    AMBIGUOUS_COOKIE = "cookie refused: two valid session cookies in one request"
+    DAMAGED_RECORD = "stored record refused: damaged or foreign"
+    WRITE_DROPPED = "change dropped: the session had ended meanwhile"
+    CROSS_ORIGIN_REFUSED = "request refused: from another site"
+    STORE_DOWN = "store does not answer"
+    STORE_BACK = "store answers again"
+
+
+_LEVELS: Final = {
+    EventKind.DAMAGED_RECORD: logging.WARNING,
+    EventKind.AMBIGUOUS_COOKIE: logging.WARNING,
+    EventKind.FORGED_ID: logging.WARNING,
+    EventKind.CROSS_ORIGIN_REFUSED: logging.WARNING,
+    EventKind.STORE_DOWN: logging.ERROR,
+    EventKind.STORE_BACK: logging.WARNING,
+    EventKind.WRITE_DROPPED: logging.INFO,
+}
+_CHANGES_OF_STATE: Final = frozenset({EventKind.STORE_DOWN, EventKind.STORE_BACK})
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event.
+
+    Args:
+        kind: what happened.
+        at: when (UTC).
+        session: the session's digest, shortened to 48 bits in hex, or None.
+        detail: more about it, or ""; already safe to log.
+    """
+
+    kind: EventKind
+    at: datetime
+    session: str | None = None
+    detail: str = ""
+
+
+class EventStream:
+    """Tells callbacks of every event and the log of some."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._callbacks: list[Callable[[Event], None]] = []
+        self._last_logged: dict[EventKind, datetime] = {}
+        self._held_back: dict[EventKind, int] = {}
+
+    def subscribe(self, callback: Callable[[Event], None]) -> None:
+        """Call ``callback(event)`` for every event from now on; what it raises is logged, no more."""
+        self._callbacks.append(callback)
+
+    def emit(self, kind: EventKind, *, digest: bytes | None = None, detail: str = "") -> None:
+        """Report that ``kind`` happened now."""
+        event = Event(kind, self._clock(), shortened(digest) if digest is not None else None, detail)
+        self._log(event)
+        for callback in self._callbacks:
+            try:
+                callback(event)
+            except Exception:  # a listener's bug must not fail the request
+                logger.exception("a callback for session events failed on %s", kind.name)
+
+    def _log(self, event: Event) -> None:
+        level = _LEVELS.get(event.kind, logging.DEBUG)
+        if not logger.isEnabledFor(level):
+            return
+        if level > logging.DEBUG and self._is_too_soon(event):
+            return
+        held_back = self._held_back.pop(event.kind, 0)
+        more = f" (and {held_back} more like it)" if held_back else ""
+        logger.log(level, "%s [session %s] %s%s", event.kind.value, event.session or "-", event.detail, more)
+
+    def _is_too_soon(self, event: Event) -> bool:
+        last = self._last_logged.get(event.kind)
+        if event.kind not in _CHANGES_OF_STATE and last is not None and event.at - last < _QUIET:
+            self._held_back[event.kind] = self._held_back.get(event.kind, 0) + 1
+            return True
+        self._last_logged[event.kind] = event.at
+        return False

@@ -1,0 +1,310 @@
+"""The session as a handler sees it: a mapping, with verbs.
+
+The verbs are synchronous: they note what is wanted. What was noted is stored before the first byte of the
+answer leaves, or at ``await session.save()``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, MutableMapping
+from datetime import datetime
+from typing import Any, Protocol
+
+from eyewall.core.changes import Identity
+from eyewall.core.codec import encode_value
+from eyewall.core.draft import MISSING, CookieAction, Draft
+from eyewall.core.flash import Flash
+from eyewall.core.ids import shortened
+from eyewall.core.store import Clock
+from eyewall.errors import HeadersSentError, SessionClosedError, UnstorableValueError
+
+
+class Keeper(Protocol):
+    """What a session needs of the manager: a clock, and someone who writes."""
+
+    clock: Clock
+
+    async def save(self, session: Session) -> None:
+        """Store what ``session`` has noted so far."""
+
+    async def modify(self, session: Session, key: str, function: Callable[[Any], Any], default: Any) -> Any:
+        """Apply ``function`` to the stored value of ``key``, atomically."""
+
+
+class Session(MutableMapping[str, Any]):
+    """What one browser's requests share.
+
+    A mapping from text keys to values (None, bool, int, float, str, bytes, list, tuple, dict, set,
+    datetime, date, timedelta, UUID, Decimal, nested as you like). A change inside a nested list, dict or
+    set is noticed. Parallel requests lose nothing: changes are kept per key and merged.
+
+    Handlers find it as ``self.session`` and ``self.request.session``. Without a cookie from the browser it
+    is empty, and stays unknown to the store until something is put into it.
+
+    Any method may raise :class:`~eyewall.errors.StoreUnavailable` (answered as 503) when the session
+    could not be loaded; a change after the response is finished raises
+    :class:`~eyewall.errors.SessionClosedError`.
+    """
+
+    __slots__ = (
+        "_consuming",
+        "_flash",
+        "_keeper",
+        "_lock",
+        "closed",
+        "draft",
+        "failure",
+        "headers_sent",
+        "store_failed",
+        "used",
+        "waited",
+    )
+
+    def __init__(self, keeper: Keeper, draft: Draft, *, consuming: bool = True) -> None:
+        """Made by the manager, never by applications."""
+        self._keeper = keeper
+        self._consuming = consuming
+        self._flash: Flash | None = None
+        self._lock: asyncio.Lock | None = None
+        self.draft = draft
+        self.used = False
+        self.closed = False
+        self.headers_sent = False
+        self.store_failed = False
+        self.waited = 0.0  # seconds spent on loading
+        self.failure: Exception | None = None
+
+    # -- the mapping --------------------------------------------------------------------------------------
+
+    def __getitem__(self, key: str) -> Any:
+        self._use()
+        value = self.draft.read(key)
+        if value is MISSING:
+            raise KeyError(key)
+        return value
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self._use(changing=True)
+        _check_key(key)
+        if self._change_needs_cookie():
+            self._needs_headers("a new session")
+        self.draft.assign(key, value)
+
+    def __delitem__(self, key: str) -> None:
+        self._use(changing=True)
+        if self.draft.in_cookie:
+            self._needs_headers("a session in its own cookie")
+        if not self.draft.delete(key):
+            raise KeyError(key)
+
+    def __contains__(self, key: object) -> bool:
+        self._use()
+        return isinstance(key, str) and self.draft.has(key)
+
+    def __iter__(self) -> Iterator[str]:
+        self._use()
+        return iter([key for key in self.draft.names() if self.draft.read(key) is not MISSING])
+
+    def __len__(self) -> int:
+        self._use()
+        return sum(1 for _ in self.draft.names())
+
+    def __repr__(self) -> str:
+        """Never shows the ID, keys or values: reprs end up in logs."""
+        record = self.draft.record
+        return f"<Session {shortened(record.digest) if record else 'new'}>"
+
+    # -- the verbs of data --------------------------------------------------------------------------------
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return the value of ``key``, or ``default``."""
+        self._use()
+        value = self.draft.read(key)
+        return default if value is MISSING else value
+
+    def set(self, key: str, value: Any) -> None:
+        """Store ``value`` under ``key``; the same as ``session[key] = value``.
+
+        Raises:
+            UnstorableValueError: at once, naming the key and the type, when it could not come back as is.
+            SessionTooLargeError: at once, when the session would outgrow ``max_size``.
+        """
+        self[key] = value
+
+    def delete(self, key: str) -> None:
+        """Remove ``key``; nothing happens when it is not there."""
+        if key in self:
+            del self[key]
+
+    def has(self, key: str) -> bool:
+        """Whether ``key`` is set (to anything, None included)."""
+        return key in self
+
+    def all(self) -> dict[str, Any]:
+        """Return all data as a dict of its own; changing the dict changes no session."""
+        self._use()
+        return {key: self.draft.read(key) for key in self}
+
+    def clear(self) -> None:
+        """Empty the session: data, flash messages, and who is signed in. The session itself stays.
+
+        Signing out by ``clear()`` alone is a habit of many frameworks' users, so it has to work: if
+        someone was signed in, they no longer are, and the ID is regenerated.
+        """
+        self._use(changing=True)
+        if self.draft.principal is not None:
+            self._needs_headers("a new session ID")
+        elif self.draft.in_cookie:
+            self._needs_headers("a session in its own cookie")
+        self.draft.clear()
+
+    @property
+    def flash(self) -> Flash:
+        """Messages that are read once: ``flash(key, value)`` writes, ``flash(key)`` reads."""
+        if self._flash is None:
+            self._flash = Flash(self.draft, self._use_flash, consuming=self._consuming)
+        return self._flash
+
+    # -- who is signed in ---------------------------------------------------------------------------------
+
+    @property
+    def principal(self) -> str | None:
+        """The stable identifier of who is signed in, or None."""
+        self._use()
+        return self.draft.principal
+
+    @property
+    def authenticated_at(self) -> datetime | None:
+        """When the principal last proved who they are (UTC), or None."""
+        self._use()
+        return self.draft.identity.authenticated_at
+
+    def sign_in(self, principal: str) -> None:
+        """Attach ``principal``: new ID, both timeouts start again (ASVS 7.2.4).
+
+        Data of an anonymous visitor is carried on (a cart survives signing in). When somebody else was
+        signed in, all of theirs is dropped first. The old ID is dead at once, without grace.
+
+        Raises:
+            UnstorableValueError: ``principal`` is not text, or is empty.
+            HeadersSentError: the response's headers have left, so the new ID could not be told.
+        """
+        self._use(changing=True)
+        if type(principal) is not str or not principal:
+            raise UnstorableValueError(f"a principal is text that is not empty, not {principal!r}")
+        encode_value("principal", principal)
+        self._needs_headers("a new session ID")
+        self.draft.identify(Identity(principal, self._keeper.clock()))
+
+    def sign_out(self) -> None:
+        """End the session: the record goes, the cookie goes, the ID is of no use to anyone (ASVS 7.4.1).
+
+        What is set afterwards (a farewell flash message) starts a new, anonymous session.
+        """
+        self.destroy()
+
+    # -- the life of the session --------------------------------------------------------------------------
+
+    @property
+    def is_new(self) -> bool:
+        """Whether nothing is stored for this visitor yet."""
+        self._use()
+        return self.draft.record is None
+
+    def regenerate(self) -> None:
+        """Give the session a new ID with the same data; the old record is gone, without grace.
+
+        Do it at every change of privilege; :meth:`sign_in` does it by itself.
+
+        Raises:
+            HeadersSentError: the response's headers have left, so the new ID could not be told.
+        """
+        self._use(changing=True)
+        self._needs_headers("a new session ID")
+        self.draft.renew = True
+
+    def destroy(self) -> None:
+        """End the session. It takes effect even if the handler fails later (a 500)."""
+        self._use(changing=True)
+        self.draft.destroy()
+
+    async def save(self) -> None:
+        """Store now what was changed so far, instead of when the answer leaves.
+
+        Raises:
+            StoreUnavailable: nothing was stored; the changes are kept and can be saved again.
+            SessionEndedError: the session was ended meanwhile; the changes are dropped.
+        """
+        self._use(changing=True)
+        await self._keeper.save(self)
+
+    async def modify(self, key: str, function: Callable[[Any], Any], default: Any = None) -> Any:
+        """Change one value atomically, across all requests and processes.
+
+        Args:
+            key: the key to change.
+            function: gets the stored value and returns the new one. It may be called several times, each
+                time with the value as it is then, so it should do nothing else. Not async.
+            default: what ``function`` gets when the key is not set.
+
+        Returns:
+            The value that was stored; by then it has been stored.
+
+        Raises:
+            UnstorableValueError, SessionTooLargeError: for what ``function`` returned; nothing changed.
+            StoreUnavailable: whether it was stored is unknown.
+            SessionEndedError: the session was ended meanwhile; nothing was stored.
+        """
+        self._use(changing=True)
+        _check_key(key)
+        if self._change_needs_cookie():
+            self._needs_headers("a new session")
+        return await self._keeper.modify(self, key, function, default)
+
+    # -- for the adapter ----------------------------------------------------------------------------------
+
+    def turn(self) -> asyncio.Lock:
+        """The lock under which this session is saved: one save of one request at a time."""
+        if self._lock is None:
+            self._lock = asyncio.Lock()
+        return self._lock
+
+    def close(self) -> None:
+        """From now on refuse changes: the response is finished."""
+        self.closed = True
+
+    def cookie_due(self) -> CookieAction:
+        """What the response must tell the browser about the cookie."""
+        return self.draft.cookie
+
+    def _use(self, *, changing: bool = False) -> None:
+        if self.failure is not None:
+            self.used = True
+            raise self.failure
+        if changing and self.closed:
+            raise SessionClosedError(
+                "the response is finished, so this change to the session could not be saved. Change the "
+                "session before finish(), redirect() or render()."
+            )
+        self.used = True
+
+    def _use_flash(self, *, changing: bool) -> None:
+        self._use(changing=changing)
+        if changing and self._change_needs_cookie():
+            self._needs_headers("a new session")
+
+    def _change_needs_cookie(self) -> bool:
+        return self.draft.record is None or self.draft.in_cookie
+
+    def _needs_headers(self, what: str) -> None:
+        if self.headers_sent:
+            raise HeadersSentError(
+                f"{what} needs a cookie, but the response's headers have already left. Do this before the "
+                "first flush()."
+            )
+
+
+def _check_key(key: object) -> None:
+    if type(key) is not str:
+        raise UnstorableValueError(f"session keys are text; {key!r} is a {type(key).__qualname__}")

@@ -1,0 +1,48 @@
+"""How long a session lives: rules about instants, each a function of the time it is given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from eyewall.core.record import Record
+
+_LONGEST_TOUCH_INTERVAL: Final = timedelta(minutes=5)
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Idle and absolute timeout together, both enforced on the server (ASVS 7.3.1, 7.3.2).
+
+    Args:
+        idle: longest silence; every use moves the end of the session this far ahead.
+        absolute: longest life since sign-in or start; no use moves it (NIST SP 800-63B-4, 2.2.3).
+    """
+
+    idle: timedelta
+    absolute: timedelta
+
+    @property
+    def touch_interval(self) -> timedelta:
+        """How stale ``seen_at`` may be: a tenth of the idle timeout, five minutes at most.
+
+        Touching at every request would make every read a write; this bounds both the writes and the
+        error of the idle timeout.
+        """
+        return min(self.idle / 10, _LONGEST_TOUCH_INTERVAL)
+
+    def expiry(self, created_at: datetime, now: datetime) -> datetime:
+        """Return when a session that began at ``created_at`` and is used ``now`` ends."""
+        return min(now + self.idle, created_at + self.absolute)
+
+    def is_live(self, record: Record, now: datetime) -> bool:
+        """Whether ``record`` may be served ``now``, by its own expiry and by the limits in force.
+
+        The second matters after the limits were lowered: old records must obey the new ones.
+        """
+        return now < record.expires_at and now < self.expiry(record.created_at, record.seen_at)
+
+    def touch_is_due(self, record: Record, now: datetime) -> bool:
+        """Whether ``seen_at`` is stale enough to be written again."""
+        return now - record.seen_at >= self.touch_interval

@@ -1,0 +1,1 @@
+"""Who is signed in, on which devices, and how that ends."""
