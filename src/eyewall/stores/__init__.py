@@ -1,0 +1,1 @@
+"""Places that keep records. Each file is one store and imports only its own driver."""

@@ -1,0 +1,128 @@
+"""Records as files in a folder: shared by the processes of one machine, safe across crashes.
+
+::
+
+    .eyewall/             0700, ours alone, ignored by git
+    ├── records/          one file per record, named by its digest; modified = when the record dies
+    ├── principals/       which records may be whose (markers.py)
+    └── locks/            64 files to lock records with (locks.py)
+
+The work is done by :class:`~eyewall.stores.record_files.RecordFiles` in a few threads of the store's own, so
+the event loop never waits for the disk. The folder must be on a local file system that has hard links; for
+a network file system choose another store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from eyewall.core.record import Record
+from eyewall.core.store import Clock, utc_now
+from eyewall.errors import StoreUnavailable
+from eyewall.stores.record_files import RecordFiles
+
+if TYPE_CHECKING:
+    from eyewall.settings import Settings
+
+T = TypeVar("T")
+
+THREADS: Final = 8
+SCAN_BATCH: Final = 64
+
+
+class FileStore:
+    """Keeps records in a folder; also a ``PrincipalIndex`` and a ``Scan``.
+
+    Args:
+        folder: where; made with mode 0700 when it is not there.
+        clock: returns the current time (aware, UTC).
+        lock_timeout: how long a write waits for another process that is writing the same record.
+
+    Raises:
+        ConfigurationError: the folder cannot be made, is somebody else's, lets others in, or the system
+            has no POSIX file locks (Windows). The message says how to mend it.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        clock: Clock = utc_now,
+        lock_timeout: timedelta = timedelta(seconds=1),
+    ) -> None:
+        self._folder = Path(folder).absolute()
+        self._files = RecordFiles(self._folder, clock, lock_timeout)
+        self._pool: ThreadPoolExecutor | None = None
+        self._pool_process = 0
+
+    @classmethod
+    def from_settings(cls, settings: Settings, clock: Clock) -> FileStore:
+        """Make the store that ``settings`` ask for: in the folder ``settings.path``."""
+        return cls(settings.path, clock=clock)
+
+    async def create(self, record: Record) -> bool:
+        """See :meth:`eyewall.core.store.Store.create`."""
+        return await self._run(self._files.create, record)
+
+    async def load(self, digest: bytes) -> Record | None:
+        """See :meth:`eyewall.core.store.Store.load`."""
+        return await self._run(self._files.load, digest)
+
+    async def replace(self, record: Record, *, version: int) -> bool:
+        """See :meth:`eyewall.core.store.Store.replace`."""
+        return await self._run(self._files.replace, record, version)
+
+    async def touch(self, digest: bytes, seen_at: datetime, expires_at: datetime) -> bool:
+        """See :meth:`eyewall.core.store.Store.touch`."""
+        return await self._run(self._files.touch, digest, seen_at, expires_at)
+
+    async def delete(self, digest: bytes) -> bool:
+        """See :meth:`eyewall.core.store.Store.delete`."""
+        return await self._run(self._files.delete, digest)
+
+    async def sweep(self, now: datetime, limit: int) -> int:
+        """See :meth:`eyewall.core.store.Store.sweep`. Removes what killed writers have left, too."""
+        return await self._run(self._files.sweep, now, limit)
+
+    async def close(self) -> None:
+        """Let calls under way finish and end the threads."""
+        pool, self._pool = self._pool, None
+        if pool is not None and self._pool_process == os.getpid():
+            await asyncio.to_thread(pool.shutdown)
+
+    async def find_principal(self, principal: str) -> list[Record]:
+        """See :meth:`eyewall.core.store.PrincipalIndex.find_principal`."""
+        return await self._run(self._files.find_principal, principal)
+
+    async def delete_principal(self, principal: str) -> int:
+        """See :meth:`eyewall.core.store.PrincipalIndex.delete_principal`."""
+        return await self._run(self._files.delete_principal, principal)
+
+    async def scan(self) -> AsyncIterator[Record]:
+        """See :meth:`eyewall.core.store.Scan.scan`."""
+        digests = await self._run(self._files.digests)
+        for start in range(0, len(digests), SCAN_BATCH):
+            for record in await self._run(self._files.load_many, digests[start : start + SCAN_BATCH]):
+                yield record
+
+    async def _run(self, work: Callable[..., T], *args: object) -> T:
+        """Do ``work`` in a thread; a refusal of the file system becomes StoreUnavailable."""
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._threads(), partial(work, *args))
+        except OSError as error:
+            raise StoreUnavailable(f"the file store in {self._folder} failed: {error}") from error
+
+    def _threads(self) -> ThreadPoolExecutor:
+        """This process's threads; those of a parent that forked us do not run here."""
+        if self._pool is None or self._pool_process != os.getpid():
+            self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="eyewall-files")
+            self._pool_process = os.getpid()
+        return self._pool
