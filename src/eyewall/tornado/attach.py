@@ -1,0 +1,66 @@
+"""Giving a request its session: what both ways in, the mixin and install(), share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tornado.httputil import HTTPServerRequest
+
+from eyewall.core.csrf import cross_origin_refusal
+from eyewall.core.events import EventKind
+from eyewall.core.manager import Manager
+from eyewall.core.session import Session
+from eyewall.errors import SessionError
+from eyewall.tornado.wire import CommitBarrier
+
+
+def attach(manager: Manager, request: HTTPServerRequest) -> Session:
+    """Give ``request`` its session, not loaded yet, and put the barrier before its connection."""
+    connection = request.connection
+    if connection is None:
+        raise SessionError("a request without a connection cannot be answered, and so has no session")
+    https = request.protocol == "https"
+    session = manager.open(request.headers.get_list("Cookie"), https=https, consuming=_shows_a_page(request))
+    request.connection = CommitBarrier(connection, session, manager, https=https)
+    request.session = session  # type: ignore[attr-defined]  # the chapter's name for it; requests are open
+    return session
+
+
+def session_on(request: HTTPServerRequest) -> Session | None:
+    """Return the session that :func:`attach` gave to ``request``, or None."""
+    return getattr(request, "session", None)
+
+
+def cross_origin_problem(
+    manager: Manager, request: HTTPServerRequest, is_trusted: Callable[[str], bool] | None = None
+) -> str | None:
+    """Return why ``request`` must be refused as coming from another site, or None.
+
+    Args:
+        manager: knows the settings.
+        request: the request, not answered yet.
+        is_trusted: the handler's own opinion of an ``Origin`` that the settings do not trust.
+    """
+    settings = manager.settings
+    if request.method in ("GET", "HEAD", "OPTIONS") or not settings.cross_origin_protection:
+        return None
+    origin = request.headers.get("Origin")
+    refusal = cross_origin_refusal(
+        method=request.method or "",
+        sec_fetch_site=request.headers.get("Sec-Fetch-Site"),
+        origin=origin,
+        scheme=request.protocol,
+        host=request.host,
+        trusted_origins=settings.trusted_origins,
+    )
+    if refusal is None or (origin and is_trusted is not None and is_trusted(origin)):
+        return None
+    manager.events.emit(EventKind.CROSS_ORIGIN_REFUSED, detail=refusal)
+    return refusal
+
+
+def _shows_a_page(request: HTTPServerRequest) -> bool:
+    if request.method == "HEAD":
+        return False
+    purpose = request.headers.get("Sec-Purpose") or request.headers.get("Purpose") or ""
+    return "prefetch" not in purpose.lower()

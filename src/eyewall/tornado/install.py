@@ -1,0 +1,100 @@
+"""``sessions.install(app)``: sessions for applications whose handlers one does not own."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import Any
+
+from tornado.httputil import (
+    HTTPHeaders,
+    HTTPMessageDelegate,
+    HTTPServerRequest,
+    RequestStartLine,
+    ResponseStartLine,
+)
+from tornado.web import (
+    Application,
+    ErrorHandler,
+    FallbackHandler,
+    RedirectHandler,
+    RequestHandler,
+    StaticFileHandler,
+)
+
+from eyewall.core.manager import Manager
+from eyewall.core.session import Session
+from eyewall.tornado.attach import attach, cross_origin_problem
+from eyewall.tornado.wire import CommitBarrier
+
+_NEVER = frozenset({StaticFileHandler, ErrorHandler, RedirectHandler, FallbackHandler})
+"""Exactly these classes are left out: their subclasses may well want to know who asks."""
+
+
+def install(application: Application, manager: Manager) -> None:
+    """Route every request of ``application`` through a delegate that loads the session first.
+
+    ``Application.get_handler_delegate`` is Tornado's documented seam for it; it is replaced on this one
+    application, and no class is touched.
+    """
+
+    def get_handler_delegate(
+        request: HTTPServerRequest, target_class: type[RequestHandler], *args: Any, **kwargs: Any
+    ) -> HTTPMessageDelegate:
+        original = type(application).get_handler_delegate
+        if target_class in _NEVER or not getattr(target_class, "uses_session", True):
+            return original(application, request, target_class, *args, **kwargs)
+        protected = getattr(target_class, "cross_origin_protection", True)
+        if protected and cross_origin_problem(manager, request) is not None:
+            return original(application, request, ErrorHandler, {"status_code": 403})
+        session = attach(manager, request)
+        inner = original(application, request, target_class, *args, **kwargs)
+        return SessionDelegate(manager, request, session, inner)
+
+    application.__dict__["get_handler_delegate"] = get_handler_delegate
+
+
+def uninstall(application: Application) -> None:
+    """Undo :func:`install`."""
+    application.__dict__.pop("get_handler_delegate", None)
+
+
+class SessionDelegate(HTTPMessageDelegate):
+    """Loads the session when a request's headers are in, then lets Tornado's own delegate go on."""
+
+    def __init__(
+        self, manager: Manager, request: HTTPServerRequest, session: Session, inner: HTTPMessageDelegate
+    ) -> None:
+        self._manager = manager
+        self._session = session
+        self._inner = inner
+        self._connection = request.connection
+
+    def headers_received(
+        self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
+    ) -> Awaitable[None] | None:
+        """Load, then start the handler."""
+        if self._session.draft.session_id is None:
+            return self._inner.headers_received(start_line, headers)
+        return self._load_then_start(start_line, headers)
+
+    async def _load_then_start(
+        self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
+    ) -> None:
+        await self._manager.load(self._session)
+        started = self._inner.headers_received(start_line, headers)
+        if started is not None:
+            await started
+
+    def data_received(self, chunk: bytes) -> Awaitable[None] | None:
+        """Pass on a piece of the body, unless the answer is finished and only held back by us."""
+        if isinstance(self._connection, CommitBarrier) and self._connection.is_finished:
+            return None
+        return self._inner.data_received(chunk)
+
+    def finish(self) -> None:
+        """The request is complete."""
+        self._inner.finish()
+
+    def on_connection_close(self) -> None:
+        """The client went away before its request was complete."""
+        self._inner.on_connection_close()

@@ -1,0 +1,124 @@
+"""``SessionMixin``: sessions for the handlers of your own application."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar
+from weakref import WeakMethod
+
+from tornado.web import HTTPError, RequestHandler
+
+from eyewall.core.session import Session
+from eyewall.errors import EyewallError, SessionError
+from eyewall.tornado.attach import attach, cross_origin_problem, session_on
+from eyewall.tornado.sessions import Sessions
+
+if TYPE_CHECKING:
+    _Handler = RequestHandler
+else:
+    _Handler = object
+
+
+class SessionMixin(_Handler):
+    """Gives a handler ``self.session``.
+
+    ::
+
+        class Counter(SessionMixin, tornado.web.RequestHandler):
+            def get(self):
+                self.session["n"] = self.session.get("n", 0) + 1
+                self.write(str(self.session["n"]))
+
+    Works with sync and async handlers; ``prepare()``, ``finish()`` and the rest stay as they are. It
+    overrides only ``_execute``, so the session is there before Tornado's XSRF check and ``prepare()``,
+    even if a subclass forgets ``super().prepare()``.
+    """
+
+    uses_session: ClassVar[bool] = True
+    """Set to False on a handler that must have no session and cost nothing."""
+
+    cross_origin_protection: ClassVar[bool] = True
+    """Set to False on a handler that other sites may post to. It must not rely on cookies then."""
+
+    @property
+    def session(self) -> Session:
+        """The session of this request."""
+        session = session_on(self.request)
+        if session is None:
+            raise SessionError(f"{type(self).__name__} has uses_session = False, so it has no session")
+        return session
+
+    async def _execute(self, transforms: list[Any], *args: bytes, **kwargs: bytes) -> None:
+        if type(self).uses_session:
+            await _begin(self)
+        try:
+            await super()._execute(transforms, *args, **kwargs)
+        finally:
+            self.__dict__.pop("prepare", None)  # ours, if we put it there
+
+
+def session_of(handler: RequestHandler) -> Session:
+    """Return the session of ``handler``'s request, whichever way it came in.
+
+    Raises:
+        SessionError: the handler has none: it uses no SessionMixin and ``install()`` was not called, or it
+            opted out.
+    """
+    session = session_on(handler.request)
+    if session is None:
+        raise SessionError(
+            f"{type(handler).__name__} has no session: add SessionMixin to it, or call sessions.install(app)"
+        )
+    return session
+
+
+async def _begin(handler: SessionMixin) -> None:
+    """Load the session. What goes wrong is answered by the handler itself, as its own error page."""
+    try:
+        sessions = Sessions.of(handler.application)
+    except EyewallError as error:
+        _instead_of_prepare(handler, error)
+        return
+    if session_on(handler.request) is None:
+        session = attach(sessions, handler.request)
+        if session.draft.session_id is not None:
+            await sessions.load(session)
+        _guard_streamed_body(handler)
+    if type(handler).cross_origin_protection:
+        problem = cross_origin_problem(sessions, handler.request, _trust_of(handler))
+        if problem is not None:
+            _instead_of_prepare(handler, HTTPError(403, "%s", problem))
+
+
+def _trust_of(handler: RequestHandler) -> Callable[[str], bool] | None:
+    # Tornado 6.6 asks this of a handler; honouring it makes both protections agree, and on older
+    # versions a handler may define it for us.
+    check: Callable[[str], bool] | None = getattr(handler, "check_trusted_origin", None)
+    return check
+
+
+def _instead_of_prepare(handler: RequestHandler, error: Exception) -> None:
+    """Let the handler fail with ``error`` before ``prepare()``, where Tornado turns it into an answer."""
+
+    def refuse() -> None:
+        raise error
+
+    handler.__dict__["prepare"] = refuse
+
+
+def _guard_streamed_body(handler: RequestHandler) -> None:
+    """Drop body data that arrives after the answer is finished.
+
+    Tornado stops feeding a handler once its answer is on the wire; while we hold the answer back it
+    does not know yet.
+    """
+    if not getattr(type(handler), "_stream_request_body", False):
+        return
+    session = session_of(handler)
+    method = WeakMethod(handler.data_received)  # weak: the handler must not hold on to itself
+
+    def data_received(chunk: bytes) -> Any:
+        receive = None if session.closed else method()
+        return None if receive is None else receive(chunk)
+
+    handler.__dict__["data_received"] = data_received

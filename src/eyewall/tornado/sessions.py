@@ -1,0 +1,132 @@
+"""``Sessions``: the one object a Tornado application makes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tornado.web import Application
+
+from eyewall.core.manager import Manager
+from eyewall.core.opening import keyring_for, open_store
+from eyewall.core.session import Session
+from eyewall.core.store import Clock, Store, utc_now
+from eyewall.errors import SessionEndedError, StoreUnavailable
+from eyewall.settings import Settings
+from eyewall.tornado.http_errors import SessionEndedResponse, SessionUnavailableResponse
+from eyewall.tornado.install import install, uninstall
+
+SETTING = "sessions"
+"""Key in ``Application.settings`` under which an application's Sessions is found."""
+
+
+class Sessions(Manager):
+    """The sessions of a Tornado application: settings, store, key ring and clock.
+
+    ::
+
+        sessions = Sessions()                                    # EYEWALL_… and .env, else a folder
+        sessions = Sessions(url="redis://cache/0", ttl=1800)     # keyword arguments
+        app = tornado.web.Application(handlers, sessions=sessions)
+
+    An application that passes none gets ``Sessions()`` at its first request.
+
+    Args:
+        settings: checked settings; without them, ``options`` are used, and without options the
+            environment and ``.env``.
+        store: a store of your own, instead of the one the settings name.
+        clock: returns the current time in UTC; tests pass their own.
+        options: fields of :class:`~eyewall.settings.Settings`.
+
+    Raises:
+        ConfigurationError: a setting is unknown, contradictory or unsafe.
+    """
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        store: Store | None = None,
+        clock: Clock = utc_now,
+        **options: Any,
+    ) -> None:
+        if settings is None:
+            settings = Settings.from_mapping(options) if options else Settings.from_environment()
+        elif options:
+            raise TypeError("pass either settings or single options, not both")
+        super().__init__(settings, store if store is not None else open_store(settings, clock), clock)
+        self.is_bound = False
+
+    @classmethod
+    def of(cls, application: Application) -> Sessions:
+        """Return the sessions of ``application``, making them from the environment when it has none.
+
+        Raises:
+            ConfigurationError: a setting or the secret is missing or unsafe.
+        """
+        sessions: Sessions | None = application.settings.get(SETTING)
+        if sessions is None:
+            sessions = application.settings[SETTING] = cls()
+        if not sessions.is_bound:
+            sessions.bind(application)
+        return sessions
+
+    def bind(self, application: Application) -> None:
+        """Take the secret for the cookies: our own setting, else the application's ``cookie_secret``.
+
+        Raises:
+            ConfigurationError: there is no secret and none can be made, or it is unsafe.
+        """
+        ours = self.settings.cookie_secret is not None
+        self.use_keyring(
+            keyring_for(
+                self.settings,
+                cookie_secret=None if ours else application.settings.get("cookie_secret"),
+                key_version=None if ours else application.settings.get("key_version"),
+            )
+        )
+        self.is_bound = True
+
+    def install(self, application: Application) -> None:
+        """Give every handler of ``application`` a session, without touching the handlers.
+
+        Find it as ``self.request.session`` or by :func:`~eyewall.tornado.session_of`. Handlers of static
+        files, redirects and unknown paths are left out, and so is any handler class with
+        ``uses_session = False``.
+        """
+        application.settings[SETTING] = self
+        self.bind(application)
+        install(application, self)
+
+    def uninstall(self, application: Application) -> None:
+        """Undo :meth:`install`."""
+        uninstall(application)
+
+    # What the manager raises, as Tornado can answer it.
+
+    async def load(self, session: Session) -> None:
+        """Load the session; a failure is kept for its first use and answers 503 there."""
+        await super().load(session)
+        if isinstance(session.failure, StoreUnavailable):
+            session.failure = SessionUnavailableResponse(str(session.failure))
+
+    async def save(self, session: Session) -> None:
+        """``await session.save()``: 503 when the store does not answer, 409 when the session has ended."""
+        try:
+            await super().save(session)
+        except (StoreUnavailable, SessionEndedError) as error:
+            raise _as_response(error, session) from error
+
+    async def modify(self, session: Session, key: str, function: Callable[[Any], Any], default: Any) -> Any:
+        """``await session.modify()``: 503 when the store does not answer, 409 when the session has ended."""
+        try:
+            return await super().modify(session, key, function, default)
+        except (StoreUnavailable, SessionEndedError) as error:
+            raise _as_response(error, session) from error
+
+
+def _as_response(error: StoreUnavailable | SessionEndedError, session: Session) -> Exception:
+    if isinstance(error, StoreUnavailable):
+        session.store_failed = True  # the answer is to say when to retry
+        return SessionUnavailableResponse(str(error))
+    return SessionEndedResponse(str(error))

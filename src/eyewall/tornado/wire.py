@@ -1,0 +1,297 @@
+"""Holding the wire: no byte of an answer leaves before what it tells is stored.
+
+:class:`CommitBarrier` stands where Tornado expects the request's connection. Everything a handler does
+(``finish()``, ``redirect()``, ``render()``, ``flush()``, an error page, an early ``Finish``) ends in three
+calls on that connection: ``write_headers``, ``write`` and ``finish``. While the session has nothing to
+store they pass straight through. Otherwise they wait here, in order, until the store has acknowledged;
+handlers and Tornado's own state machine notice nothing and stay synchronous.
+
+``docs/design.md`` tells which other places were tried and what broke in each.
+"""
+
+from __future__ import annotations
+
+import enum
+import http
+import http.client
+from collections.abc import Callable
+from typing import Any, Final
+
+from tornado.concurrent import Future
+from tornado.httputil import HTTPConnection, HTTPHeaders, RequestStartLine, ResponseStartLine
+
+from eyewall.core.events import logger
+from eyewall.core.manager import Manager
+from eyewall.core.session import Session
+from eyewall.errors import SessionEndedError, SessionError, StoreUnavailable
+
+RETRY_AFTER: Final = "2"
+"""Seconds after which a browser may try again when the store did not answer."""
+
+_Call = tuple[Callable[[], Any], "Future[None]"]
+_OWN: Final = frozenset({"_held", "_answer", "_status", "_streamed", "_refusal"})
+
+
+class _Answer(enum.Enum):
+    """How far the answer has come on the wire."""
+
+    NOT_SENT = enum.auto()
+    HEAD_SENT = enum.auto()
+    GIVEN_UP = enum.auto()  # replaced by an error, or the connection was cut
+
+
+class CommitBarrier(HTTPConnection):
+    """The connection of one request, with the session's save in front of it.
+
+    Args:
+        inner: the real connection; attributes we do not know are read from it and set on it.
+        session: the request's session.
+        manager: saves it.
+        https: whether the browser's connection is encrypted.
+    """
+
+    _inner: HTTPConnection
+    _session: Session
+    _manager: Manager
+    _https: bool
+    _held: list[_Call] | None
+    _answer: _Answer
+    _status: int
+    _streamed: bool
+    _refusal: SessionError | None
+
+    def __init__(self, inner: HTTPConnection, session: Session, manager: Manager, *, https: bool) -> None:
+        self.__dict__.update(
+            _inner=inner,
+            _session=session,
+            _manager=manager,
+            _https=https,
+            _held=None,
+            _answer=_Answer.NOT_SENT,
+            _status=200,
+            _streamed=False,
+            _refusal=None,
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _OWN:
+            self.__dict__[name] = value
+        else:
+            setattr(self._inner, name, value)
+
+    def set_close_callback(self, callback: Callable[[], None] | None) -> None:
+        """Pass on what to call when the client goes away."""
+        self._inner.set_close_callback(callback)  # type: ignore[attr-defined]  # every real one has it
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the handler has finished its answer, on the wire or not."""
+        return self._session.closed or self._answer is _Answer.GIVEN_UP
+
+    # -- the three calls of an HTTPConnection -------------------------------------------------------------
+
+    def write_headers(
+        self,
+        start_line: RequestStartLine | ResponseStartLine,
+        headers: HTTPHeaders,
+        chunk: bytes | None = None,
+    ) -> Future[None]:
+        """Send the head of the answer, once the session is stored."""
+        if not isinstance(start_line, ResponseStartLine):
+            raise TypeError("a server sends response start lines only")
+        self._status = start_line.code
+        self._session.headers_sent = True
+        if self._status == http.HTTPStatus.SWITCHING_PROTOCOLS:
+            self._refuse_unsaved_handshake()
+        if not self._must_hold():
+            return self._send_head(start_line, headers, chunk)
+        waiting = headers.copy()  # the handler may go on changing its own
+        return self._hold(lambda: self._send_head(start_line, waiting, chunk))
+
+    def _refuse_unsaved_handshake(self) -> None:
+        """A 101 hands the stream over within this call, so nothing can wait for a save here."""
+        if self._session.failure is not None or not self._session.draft.has_unsaved_changes():
+            return
+        problem = "the session was changed before a WebSocket handshake; `await self.session.save()` there"
+        self._replace_answer(500, problem)
+        raise SessionError(problem)
+
+    def write(self, chunk: bytes) -> Future[None]:
+        """Send a piece of the body, once what the session was told before it is stored."""
+        self._streamed = True
+        if self._held is None and self._answer is not _Answer.GIVEN_UP and not self._session.draft.has_work():
+            return self._inner.write(chunk)
+        return self._hold(lambda: self._inner.write(chunk))
+
+    def finish(self) -> None:
+        """End the answer. From here on the session refuses changes."""
+        self._session.close()
+        # Without a write since the head, nothing ran that could have changed the session.
+        if self._held is None and not (self._streamed and self._must_hold()):
+            if self._answer is not _Answer.GIVEN_UP:
+                self._inner.finish()
+            return
+        self._hold(self._inner.finish)
+
+    # -- holding ------------------------------------------------------------------------------------------
+
+    def _must_hold(self) -> bool:
+        if self._held is not None or self._answer is _Answer.GIVEN_UP:
+            return True
+        if self._status < 200:
+            return False
+        try:
+            return self._manager.needs_commit(self._session, status=self._status)
+        except SessionError as error:
+            self._refusal = error
+            return True
+
+    def _hold(self, call: Callable[[], Any]) -> Future[None]:
+        future: Future[None] = Future()
+        if self._answer is _Answer.GIVEN_UP:
+            future.set_result(None)
+            return future
+        if self._held is None:
+            self._held = []
+            self._manager.spawn(self._commit_then_release())
+        self._held.append((call, future))
+        return future
+
+    async def _commit_then_release(self) -> None:
+        try:
+            await self._commit()
+        except StoreUnavailable as error:
+            self._replace_answer(503, str(error))
+        except SessionEndedError as error:
+            self._replace_answer(409, str(error))
+        except SessionError as error:
+            self._replace_answer(500, str(error))
+        except Exception:  # noqa: BLE001 - a bug, of ours or of a store: the client must still get an answer
+            logger.exception("the session could not be saved")
+            self._replace_answer(500, "unexpected error")
+        else:
+            self._release()
+
+    async def _commit(self) -> None:
+        if self._refusal is not None:
+            raise self._refusal
+        await self._manager.commit(self._session, status=self._status)
+        while self._session.draft.has_work():  # changed again by a streaming handler meanwhile
+            await self._manager.commit(self._session, status=self._status)
+
+    def _release(self) -> None:
+        held, self._held = self._held or [], None
+        for call, future in held:
+            if self._answer is _Answer.GIVEN_UP:
+                future.set_result(None)
+                continue
+            try:
+                _chain(call(), future)
+            except Exception:  # noqa: BLE001 - a wrong Content-Length, or a client that is gone
+                logger.debug("a held answer could not be sent", exc_info=True)
+                self._cut()
+                future.set_result(None)
+
+    def _replace_answer(self, status: int, reason: str) -> None:
+        held, self._held = self._held or [], None
+        for _, future in held:
+            future.set_result(None)
+        if self._answer is _Answer.HEAD_SENT:
+            logger.error("session not saved, connection cut after the headers: %s", reason)
+            self._cut()
+            return
+        # The access log has the handler's status already, so this line is the only trace of the real one.
+        logger.error("session not saved, answered %d: %s", status, reason)
+        self._answer = _Answer.GIVEN_UP
+        self._session.close()
+        phrase = http.client.responses[status]
+        body = f"{status}: {phrase}. Nothing was saved; please try again.\n".encode()
+        headers = HTTPHeaders(
+            {
+                "Content-Type": "text/plain; charset=UTF-8",
+                "Content-Length": str(len(body)),
+                "Cache-Control": "no-store",
+                "Vary": "Cookie",
+            }
+        )
+        if status == 503:
+            headers["Retry-After"] = RETRY_AFTER
+        self._inner.write_headers(ResponseStartLine("", status, phrase), headers, self._unless_head(body))
+        self._inner.finish()
+
+    def _unless_head(self, body: bytes) -> bytes | None:
+        request_line = getattr(self._inner, "_request_start_line", None)
+        return None if request_line is not None and request_line.method == "HEAD" else body
+
+    def _cut(self) -> None:
+        self._answer = _Answer.GIVEN_UP
+        self._session.close()
+        stream = getattr(self._inner, "stream", None)
+        if stream is not None:
+            stream.close()
+
+    # -- our headers --------------------------------------------------------------------------------------
+
+    def _send_head(
+        self, start_line: ResponseStartLine, headers: HTTPHeaders, chunk: bytes | None
+    ) -> Future[None]:
+        self._answer = _Answer.HEAD_SENT
+        session = self._session
+        if session.used:
+            lines = self._manager.set_cookie_lines(session, https=self._https)
+            if lines:
+                _set_our_cookies(headers, lines)
+            _make_private(headers, no_store=bool(lines) or session.draft.principal is not None)
+            if session.store_failed and start_line.code == 503:
+                headers["Retry-After"] = RETRY_AFTER
+        return self._inner.write_headers(start_line, headers, chunk)
+
+
+def _set_our_cookies(headers: HTTPHeaders, lines: list[str]) -> None:
+    """Add our cookies, and never a second one of a name (RFC 6265bis 4.1.1)."""
+    ours = {line.partition("=")[0] for line in lines}
+    others = [line for line in headers.get_list("Set-Cookie") if line.partition("=")[0] not in ours]
+    if "Set-Cookie" in headers:
+        del headers["Set-Cookie"]
+    for line in (*others, *lines):
+        headers.add("Set-Cookie", line)
+
+
+def _make_private(headers: HTTPHeaders, *, no_store: bool) -> None:
+    """Keep shared caches from handing one visitor's page to another (Flask's CVE-2023-30861).
+
+    Any use of the session counts, also one that found it empty. Directives of the application stay,
+    except those that would make the answer public.
+    """
+    vary = headers.get("Vary", "")
+    if vary != "*" and "cookie" not in [field.strip().lower() for field in vary.split(",")]:
+        headers["Vary"] = f"{vary}, Cookie" if vary else "Cookie"
+    directives = [part.strip() for part in headers.get("Cache-Control", "").split(",") if part.strip()]
+    kept = [d for d in directives if d.lower() != "public" and not d.lower().startswith("s-maxage")]
+    if not directives:
+        kept = ["no-store"] if no_store else ["no-cache"]
+    if not any(d.lower() == "private" for d in kept):
+        kept.insert(0, "private")
+    headers["Cache-Control"] = ", ".join(kept)
+
+
+def _chain(source: Any, target: Future[None]) -> None:
+    """Let ``target`` end as ``source`` does; ``finish()`` returns nothing and has ended already."""
+    if source is None:
+        target.set_result(None)
+        return
+
+    def copy(done: Future[None]) -> None:
+        error = None if done.cancelled() else done.exception()
+        if target.done():
+            return
+        if error is None:
+            target.set_result(None)
+        else:
+            target.set_exception(error)
+            target.exception()  # nobody has to look: as in Tornado, a vanished client is no error
+
+    source.add_done_callback(copy)

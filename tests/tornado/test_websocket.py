@@ -1,0 +1,55 @@
+"""A WebSocket handshake cannot wait for a save: what was not saved before it must not be lost in silence."""
+
+from __future__ import annotations
+
+import pytest
+from tornado.httpclient import HTTPClientError, HTTPRequest
+from tornado.websocket import WebSocketHandler, websocket_connect
+
+from eyewall import SessionMixin
+from tests.tornado.site import Handler, Site, serving
+
+
+class Read(Handler):
+    def get(self) -> None:
+        self.write(str(self.s.get("k")))
+
+
+class Saves(SessionMixin, WebSocketHandler):
+    async def prepare(self) -> None:
+        self.session["k"] = "saved"
+        await self.session.save()
+
+    def on_message(self, message: str | bytes) -> None:
+        self.write_message(f"{self.session.get('k')} {message!r}")
+
+
+class Forgets(SessionMixin, WebSocketHandler):
+    def prepare(self) -> None:
+        self.session["k"] = "forgotten"
+
+
+async def connect(site: Site, path: str) -> HTTPRequest:
+    """The handshake of the site's browser."""
+    headers = {"Cookie": site.cookie} if site.cookie else {}
+    return HTTPRequest(f"ws://127.0.0.1:{site.port}{path}", headers=headers)
+
+
+async def test_a_change_saved_before_the_handshake_is_there() -> None:
+    """And the session can be read while the socket is open."""
+    async with serving("mixin", [("/ws", Saves), ("/read", Read)]) as site:
+        await site.sign_on()
+        socket = await websocket_connect(await connect(site, "/ws"))
+        await socket.write_message("hi")
+        assert await socket.read_message() == "saved 'hi'"
+        socket.close()
+        assert await site.text("/read") == "saved"
+
+
+async def test_a_change_not_saved_before_the_handshake_is_an_error(caplog: pytest.LogCaptureFixture) -> None:
+    """The developer reads what to do; the client sees no open socket."""
+    async with serving("mixin", [("/ws", Forgets), ("/read", Read)]) as site:
+        with pytest.raises(HTTPClientError, match="500"):
+            await websocket_connect(await connect(site, "/ws"))
+        assert "await self.session.save()" in caplog.text
+        assert await site.text("/read") == "None"
