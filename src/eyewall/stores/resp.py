@@ -1,0 +1,330 @@
+"""The Redis and Valkey store: one key per session, one plain GET per load, compare-and-swap in Lua.
+
+``<prefix>s:<digest>`` is a session. ``<prefix>p:<SHA-256 of the principal>`` is a sorted set of the digests
+of one principal's sessions, by expires_at. The two are never written as one, because in a cluster they may
+live on different servers. The session's record decides; the set is written before it, so that a crash
+between the two leaves a member without a record (left out of every answer, dropped once its time is over)
+and not a session that revocation cannot find. Every later write and touch of the record lists it again.
+
+The server drops dead records by itself, a minute late; whether a record is live is decided by our clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import AsyncIterator, Iterable, Sequence
+from datetime import datetime
+from typing import Any, Final, Self
+from weakref import WeakKeyDictionary
+
+from eyewall.core.record import Record
+from eyewall.core.store import Clock, utc_now
+from eyewall.errors import ConfigurationError, DamagedRecordError, StoreUnavailable
+from eyewall.settings import Settings
+from eyewall.stores import resp_layout as layout
+from eyewall.stores.resp_address import Address, Source, read_address, url_from
+from eyewall.stores.resp_cluster import ClusterLink
+from eyewall.stores.resp_link import Link
+from eyewall.stores.resp_replies import (
+    Carrier,
+    Command,
+    Reply,
+    is_misconfiguration,
+    is_wrong_type,
+    sound,
+)
+
+AT_ONCE: Final = 256
+"""Most records asked for at once when many are listed."""
+
+
+class RespStore:
+    """Keeps records in Redis (6.2 or newer) or Valkey: one server, Sentinel or Cluster.
+
+    Connections are made when first needed, anew for each process and each event loop, so an application
+    may fork and a test may use a loop of its own. A restarted server is found again without help.
+
+    Args:
+        url: where the servers are; :mod:`eyewall.stores.resp_address` lists the forms.
+        clock: decides what is live.
+        prefix: begins the name of every key.
+        timeout: longest wait for one exchange with the server (seconds); then StoreUnavailable.
+        wait_replicas: how many replicas must have heard of the end of a session before ``delete``,
+            ``delete_principal`` or a replacement by a marker of its successor returns; fewer raise
+            StoreUnavailable. Default: 0, nobody is asked, and a failover may bring the session back.
+
+    Raises:
+        ConfigurationError: the URL cannot be read, or ``wait_replicas`` is asked of a cluster.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        clock: Clock = utc_now,
+        prefix: str = "eyewall:",
+        timeout: float = 1.0,
+        wait_replicas: int = 0,
+    ) -> None:
+        self._address = read_address(url)
+        if wait_replicas and self._address.kind == "cluster":
+            raise ConfigurationError("wait_replicas does not work with +cluster; leave it at 0")
+        self._clock = clock
+        self._prefix = prefix
+        self._timeout = timeout
+        self._wait_replicas = wait_replicas
+        self._links: WeakKeyDictionary[asyncio.AbstractEventLoop, Carrier] = WeakKeyDictionary()
+        self._latest: tuple[asyncio.AbstractEventLoop, int, Carrier] | None = None
+        self._pid = os.getpid()
+        self._inherited: list[object] = []
+
+    @classmethod
+    def from_settings(cls, settings: Settings, clock: Clock = utc_now) -> Self:
+        """Make the store that ``settings`` name; ``store_timeout`` is its timeout.
+
+        Where there is no ``url``, ``host``, ``port``, ``password`` and ``database`` say where it is.
+
+        Raises:
+            ConfigurationError: the URL cannot be read.
+        """
+        apart = {name: getattr(settings, name) for name in ("host", "port", "password", "database")}
+        url = settings.url or url_from(**apart)
+        return cls(url, clock=clock, timeout=settings.store_timeout.total_seconds())
+
+    async def check(self) -> None:
+        """Make sure that the server answers and lets us in; for the application's start.
+
+        Raises:
+            ConfigurationError: it turns us away: wrong password, database or certificate.
+            StoreUnavailable: nobody answers.
+        """
+        try:
+            await self._ask(("EXISTS", self._prefix))
+        except StoreUnavailable as error:
+            if is_misconfiguration(error.__cause__):
+                raise ConfigurationError(
+                    f"the Redis or Valkey server turns us away: {error.__cause__}"
+                ) from None
+            raise StoreUnavailable(str(error)) from None
+
+    # The six verbs
+
+    async def create(self, record: Record) -> bool:
+        """See :meth:`eyewall.core.store.Store.create`."""
+        key, life = self._session_key(record.digest), self._life(record.expires_at)
+        insert: Command = ("SET", key, layout.pack(record), "NX", "PX", life)
+        return await self._ask(*self._enlisting(record), insert) is not None
+
+    async def load(self, digest: bytes) -> Record | None:
+        """See :meth:`eyewall.core.store.Store.load`."""
+        (reply,) = await self._link().send(("GET", self._session_key(digest)))
+        return self._read(digest, reply)
+
+    async def replace(self, record: Record, *, version: int) -> bool:
+        """See :meth:`eyewall.core.store.Store.replace`."""
+        swap = layout.REPLACE.on(
+            self._session_key(record.digest),
+            layout.pack_version(version),
+            layout.microseconds(self._clock()),
+            layout.pack(record),
+            self._life(record.expires_at),
+        )
+        ends = record.successor is not None
+        owner = await self._ask(*self._enlisting(record), swap, ends=ends)
+        if owner and owner[0] and owner[0] != layout.mark_of(record.principal):
+            await self._delist(owner[0], record.digest)
+        return bool(owner)
+
+    async def touch(self, digest: bytes, seen_at: datetime, expires_at: datetime) -> bool:
+        """See :meth:`eyewall.core.store.Store.touch`."""
+        owner = await self._ask(
+            layout.TOUCH.on(
+                self._session_key(digest),
+                layout.microseconds(self._clock()),
+                self._life(expires_at),
+                layout.pack_times(seen_at, expires_at),
+            )
+        )
+        if owner and owner[0]:
+            await self._ask(self._enlist(owner[0], digest, expires_at))
+        return bool(owner)
+
+    async def delete(self, digest: bytes) -> bool:
+        """See :meth:`eyewall.core.store.Store.delete`."""
+        owner = await self._ask(layout.DELETE.on(self._session_key(digest)), ends=True)
+        if owner and owner[0]:
+            await self._delist(owner[0], digest)
+        return bool(owner)
+
+    async def sweep(self, now: datetime, limit: int) -> int:  # noqa: ARG002 - the contract's arguments
+        """Return 0: the server drops dead records by itself."""
+        return 0
+
+    async def close(self) -> None:
+        """Close this event loop's connections. Closing twice does nothing more."""
+        if self._pid != os.getpid():
+            self._leave_to_parent()
+        self._latest = None
+        if (link := self._links.pop(asyncio.get_running_loop(), None)) is not None:
+            await link.close()
+
+    # Capabilities
+
+    async def find_principal(self, principal: str) -> list[Record]:
+        """See :meth:`eyewall.core.store.PrincipalIndex.find_principal`."""
+        key = self._principal_key(layout.mark_of(principal))
+        members = await self._ask(("ZRANGE", key, 0, -1, "WITHSCORES"))
+        ends = dict(zip(members[::2], map(float, members[1::2]), strict=True))
+        past = layout.microseconds(self._clock() - layout.LATE)
+        found, stale = [], []
+        async for digest, reply in self._values(list(ends)):
+            record = self._read_sound(digest, reply)
+            if record is not None and record.principal == principal:
+                found.append(record)
+            elif (
+                reply is not None or ends[digest] <= past
+            ):  # else it may be on its way: listed, not yet written
+                stale.append(digest)
+        if stale:
+            await self._ask(("ZREM", key, *stale))
+        return found
+
+    async def delete_principal(self, principal: str) -> int:
+        """See :meth:`eyewall.core.store.PrincipalIndex.delete_principal`."""
+        mark = layout.mark_of(principal)
+        key = self._principal_key(mark)
+        gone: list[bytes] = []
+        for digests in _chunks(await self._ask(("ZRANGE", key, 0, -1))):
+            ends = (
+                self._ask(layout.DELETE_OF.on(self._session_key(one), mark), ends=True) for one in digests
+            )
+            gone += [one for one, ended in zip(digests, await asyncio.gather(*ends), strict=True) if ended]
+        if gone:
+            await self._ask(("ZREM", key, *gone))
+        return len(gone)
+
+    async def scan(self) -> AsyncIterator[Record]:
+        """See :meth:`eyewall.core.store.Scan.scan`."""
+        start = f"{self._prefix}s:"
+        waiting: list[bytes] = []
+        async for key in self._link().scan(re.sub(r"([*?\[\]\\])", r"\\\1", start) + "*"):
+            waiting += _digest_in(key[len(start.encode()) :])
+            if len(waiting) >= AT_ONCE:
+                async for record in self._live(waiting):
+                    yield record
+                waiting = []
+        async for record in self._live(waiting):
+            yield record
+
+    # Keys and commands
+
+    def _session_key(self, digest: bytes) -> str:
+        return f"{self._prefix}s:{_text(digest)}"
+
+    def _principal_key(self, mark: bytes) -> str:
+        return f"{self._prefix}p:{_text(mark)}"
+
+    def _life(self, expires_at: datetime) -> int:
+        """How long the server keeps something (milliseconds); relative, so that its clock does not matter."""
+        left = layout.microseconds(expires_at) - layout.microseconds(self._clock() - layout.LATE)
+        return max(left // 1000, 1)
+
+    def _enlist(self, mark: bytes, digest: bytes, expires_at: datetime) -> Command:
+        past = layout.microseconds(self._clock() - layout.LATE)
+        end = layout.microseconds(expires_at)
+        return layout.ENLIST.on(self._principal_key(mark), past, end, digest, self._life(expires_at))
+
+    def _enlisting(self, record: Record) -> tuple[Command, ...]:
+        if record.principal is None:
+            return ()
+        return (self._enlist(layout.mark_of(record.principal), record.digest, record.expires_at),)
+
+    async def _delist(self, mark: bytes, digest: bytes) -> None:
+        """Take a session off its principal's list. Should that fail, the list is wrong harmlessly."""
+        with contextlib.suppress(StoreUnavailable):
+            await self._ask(("ZREM", self._principal_key(mark), digest))
+
+    # Asking and reading
+
+    async def _ask(self, *commands: Command, ends: bool = False) -> Any:
+        """Run ``commands`` in order, return the last reply; with ``ends``, once the replicas have it."""
+        if not (ends and self._wait_replicas):
+            return [sound(reply) for reply in await self._link().send(*commands)][-1]
+        wait: Command = ("WAIT", self._wait_replicas, int(self._timeout * 500))
+        *_, reply, replicas = [sound(reply) for reply in await self._link().send(*commands, wait)]
+        if replicas < self._wait_replicas:
+            raise StoreUnavailable(
+                f"Redis or Valkey: {replicas} of {self._wait_replicas} replicas took it in time"
+            )
+        return reply
+
+    def _read(self, digest: bytes, reply: Reply) -> Record | None:
+        if reply is None:
+            return None
+        if is_wrong_type(reply):
+            raise DamagedRecordError("not a session record: not even a string")
+        return layout.unpack(sound(reply), digest, self._clock())
+
+    def _read_sound(self, digest: bytes, reply: Reply) -> Record | None:
+        """As :meth:`_read`, but for lists, from which damaged records are left out."""
+        try:
+            return self._read(digest, reply)
+        except DamagedRecordError:
+            return None
+
+    async def _values(self, digests: Sequence[bytes]) -> AsyncIterator[tuple[bytes, Reply]]:
+        """Yield what the server holds for each of ``digests``."""
+        link = self._link()
+        for some in _chunks(digests):
+            replies = await asyncio.gather(
+                *(link.send(("GET", self._session_key(digest))) for digest in some)
+            )
+            for digest, (reply,) in zip(some, replies, strict=True):
+                yield digest, reply
+
+    async def _live(self, digests: Sequence[bytes]) -> AsyncIterator[Record]:
+        async for digest, reply in self._values(digests):
+            if (record := self._read_sound(digest, reply)) is not None:
+                yield record
+
+    def _link(self) -> Carrier:
+        """The connections of this event loop in this process, made when first asked for."""
+        loop, pid = asyncio.get_running_loop(), os.getpid()
+        if self._latest is not None and self._latest[0] is loop and self._latest[1] == pid:
+            return self._latest[2]
+        if self._pid != pid:
+            self._leave_to_parent()
+        if (link := self._links.get(loop)) is None:
+            link = self._links[loop] = _open(self._address, self._timeout)
+        self._latest = (loop, pid, link)
+        return link
+
+    def _leave_to_parent(self) -> None:
+        """Put aside what was inherited by a fork, unclosed: closing it would deafen the parent's loop."""
+        self._inherited += [*self._links.items(), self._latest]
+        self._links = WeakKeyDictionary()
+        self._pid = os.getpid()
+
+
+def _open(address: Address, timeout: float) -> Carrier:
+    if address.kind == "cluster":
+        return ClusterLink(address, timeout)
+    return Link(Source(address, timeout), timeout)
+
+
+def _text(digest: bytes) -> str:
+    return urlsafe_b64encode(digest).rstrip(b"=").decode("ascii")
+
+
+def _digest_in(text: bytes) -> Iterable[bytes]:
+    """Yield the digest that ends a session's key; nothing when a stranger made the key."""
+    with contextlib.suppress(ValueError):
+        yield urlsafe_b64decode(text + b"=" * (-len(text) % 4))
+
+
+def _chunks(digests: Sequence[bytes]) -> Iterable[Sequence[bytes]]:
+    return (digests[start : start + AT_ONCE] for start in range(0, len(digests), AT_ONCE))

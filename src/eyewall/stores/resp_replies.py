@@ -1,0 +1,93 @@
+"""What travels to Redis or Valkey and back: commands, scripts, replies, and what a refusal means."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator
+from typing import Any, ClassVar, Final, Protocol
+
+from eyewall.errors import StoreUnavailable
+from eyewall.stores.resp_address import AuthenticationError, ResponseError
+
+Command = tuple[str | bytes | int, ...]
+Reply = Any
+"""bytes, int, list or None; or the ResponseError with which the server answered this one command."""
+
+SCAN_COUNT: Final = 500
+"""How many keys a server looks at in one step of a scan: short enough to hold nobody up."""
+
+_TURNED_AWAY: Final = (
+    "NOAUTH",
+    "WRONGPASS",
+    "NOPERM",
+    "invalid password",
+    "DB index",
+    "invalid DB index",
+    "CERTIFICATE_VERIFY_FAILED",
+    "SELECT is not allowed",
+)
+"""How servers and TLS say that the settings are wrong; redis-py often wraps these in a ConnectionError."""
+
+
+class Script:
+    """A Lua script, run by its SHA-1 and sent whole only when the server has forgotten it."""
+
+    _sources: ClassVar[dict[str, str]] = {}
+
+    def __init__(self, source: str) -> None:
+        self.sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
+        self._sources[self.sha] = source
+
+    def on(self, key: str, *arguments: str | bytes | int) -> Command:
+        """Return the command that runs the script on one key."""
+        return ("EVALSHA", self.sha, 1, key, *arguments)
+
+    @classmethod
+    def in_full(cls, command: Command) -> Command:
+        """Return ``command``, made by :meth:`on`, with the script's source instead of its SHA-1."""
+        return ("EVAL", cls._sources[str(command[1])], *command[2:])
+
+
+class Carrier(Protocol):
+    """What the store needs of a deployment, be it one server or a cluster."""
+
+    async def send(self, *commands: Command) -> list[Reply]:
+        """Run ``commands`` in this order; return the reply to each.
+
+        Raises:
+            StoreUnavailable: no complete answer in time. Any of the commands may have run.
+        """
+
+    def scan(self, pattern: str) -> AsyncIterator[bytes]:
+        """Yield every key that matches the glob ``pattern``, some perhaps twice."""
+
+    async def close(self) -> None:
+        """Close the connections."""
+
+
+def unavailable(error: BaseException) -> StoreUnavailable:
+    """Return ``error`` as the one error callers know, with the driver's own as its cause."""
+    failure = StoreUnavailable(f"Redis or Valkey: {str(error) or type(error).__name__}")
+    failure.__cause__ = error
+    return failure
+
+
+def sound(reply: Reply) -> Any:
+    """Return ``reply`` unless it is the server's refusal.
+
+    Raises:
+        StoreUnavailable: the server refused: it is full, read-only, loading, lacks replicas ...
+    """
+    if isinstance(reply, Exception):
+        raise unavailable(reply)
+    return reply
+
+
+def is_wrong_type(reply: Reply) -> bool:
+    """Tell whether the server refused because the key holds something else than a string."""
+    return isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE")
+
+
+def is_misconfiguration(error: BaseException | None) -> bool:
+    """Tell whether trying again is in vain: the password, the database or the certificate is wrong."""
+    return isinstance(error, AuthenticationError) or any(sign in str(error) for sign in _TURNED_AWAY)

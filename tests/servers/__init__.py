@@ -1,0 +1,1 @@
+"""Real servers for the tests, started without containers and never left behind."""

@@ -1,0 +1,110 @@
+"""The address of a Redis or Valkey store, and what it says at the application's start."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from eyewall.errors import ConfigurationError, StoreUnavailable
+from eyewall.settings import Settings
+from eyewall.stores.resp import RespStore
+from eyewall.stores.resp_address import read_address
+from tests.servers.resp import RespServer
+from tests.stores.resp_kit import EVERY_KIND, Factory, stores
+
+__all__ = ["stores"]
+
+
+# Start
+
+
+@pytest.mark.parametrize(
+    ("user", "database", "complaint"),
+    [(":wrong@", "0", "password|WRONGPASS"), ("", "0", "(?i)auth"), (":right@", "99", "DB index")],
+    ids=["wrong password", "no password", "no such database"],
+)
+async def test_wrong_credentials_fail_at_start_in_one_line(
+    user: str, database: str, complaint: str, fresh_server: Any, stores: Factory
+) -> None:
+    """Whoever mistypes a password should read one line, not a driver's traceback, and not at midnight."""
+    server = fresh_server("redis7")
+    server.ask("CONFIG", "SET", "requirepass", "right")
+    store = stores(f"redis://{user}127.0.0.1:{server.port}/{database}")
+    with pytest.raises(ConfigurationError, match=complaint) as caught:
+        await store.check()
+    assert caught.value.__suppress_context__
+    assert "\n" not in str(caught.value)
+    assert "wrong" not in str(caught.value).replace("wrong password", "")
+    with pytest.raises(StoreUnavailable):
+        await store.load(bytes(32))
+
+
+async def test_an_unknown_authority_fails_at_start(redis7_tls: RespServer, stores: Factory) -> None:
+    """TLS that trusts anybody is no TLS."""
+    store = stores(redis7_tls.url.partition("?")[0])
+    with pytest.raises(ConfigurationError, match="CERTIFICATE_VERIFY_FAILED"):
+        await store.check()
+
+
+@pytest.mark.parametrize("kind", EVERY_KIND)
+async def test_check_passes_where_all_is_well(
+    kind: str, request: pytest.FixtureRequest, stores: Factory
+) -> None:
+    """A check that complains about a good server keeps the application down."""
+    await stores(request.getfixturevalue(kind).url).check()
+
+
+async def test_nobody_there_is_unavailable_at_start(stores: Factory) -> None:
+    """A server that is not up yet is a matter of time, not of settings."""
+    with pytest.raises(StoreUnavailable) as caught:
+        await stores("redis://127.0.0.1:1").check()
+    assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://:secret@localhost",
+        "redis://:secret@localhost/one",
+        "redis://:secret@localhost:99999",
+        "redis://:secret@a,b",
+        "redis+ring://:secret@a",
+        "unix+cluster:///run/redis",
+        "redis+sentinel://:secret@a:26379",
+        "redis+cluster://:secret@a/1",
+        "localhost:6379",
+        "",
+    ],
+)
+def test_an_unreadable_url_is_refused_without_being_shown(url: str) -> None:
+    """The URL holds the password, and error messages end in logs."""
+    with pytest.raises(ConfigurationError) as caught:
+        RespStore(url)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "kind", "nodes"),
+    [
+        ("redis://h", "", (("h", 6379),)),
+        ("valkeys://:p%40ss@h:7/3", "", (("h", 7),)),
+        ("valkey+sentinel://a:1,b,[::1]:3/main/2", "sentinel", (("a", 1), ("b", 26379), ("::1", 3))),
+        ("redis+cluster://a,b:2", "cluster", (("a", 6379), ("b", 2))),
+        ("unix:///run/redis.sock?db=1", "", ()),
+    ],
+)
+def test_addresses_are_read(url: str, kind: str, nodes: tuple[tuple[str, int], ...]) -> None:
+    """A misread address connects to the wrong server."""
+    address = read_address(url)
+    assert (address.kind, address.nodes) == (kind, nodes)
+    assert "p@ss" not in repr(address)
+
+
+def test_separate_settings_say_the_same_as_a_url() -> None:
+    """A password with a slash or an at sign must not end up in the host's name."""
+    settings = Settings(backend="redis", host="::1", port=7, password="p@ss/w:rd", database="3")
+    address = RespStore.from_settings(settings)._address
+    assert address.nodes == (("::1", 7),)
+    assert address.options["password"] == "p@ss/w:rd"
+    assert address.options["db"] == 3
