@@ -58,7 +58,7 @@ class Manager:
         self._in_cookie = settings.backend == "cookie"
         self._timeout = settings.store_timeout.total_seconds()
         self._store_is_up = True
-        self._sweeper = Sweeper(store, clock)
+        self._sweeper = Sweeper(store, clock, self.spawn)
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def use_keyring(self, keyring: KeyRing) -> None:
@@ -177,7 +177,7 @@ class Manager:
             except BaseException:  # also when cancelled: what was not acknowledged can be saved again
                 draft.give_back(changes, before)
                 raise
-        self._sweep_sometimes()
+        self._sweeper.nudge()
 
     async def _delete_doomed(self, draft: Draft) -> None:
         while draft.doomed:
@@ -316,10 +316,6 @@ class Manager:
             self._store_is_up = False
             self.events.emit(EventKind.STORE_DOWN, detail=str(error))
 
-    def _sweep_sometimes(self) -> None:
-        if self._sweeper.is_due():
-            self.spawn(self._sweeper.sweep_once())
-
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run ``work`` as a task that is neither garbage-collected nor lost at :meth:`aclose`."""
         task = asyncio.get_running_loop().create_task(work)
@@ -329,6 +325,7 @@ class Manager:
 
     async def aclose(self) -> None:
         """Wait until everything under way is stored, then close the store."""
+        self._sweeper.stop()
         while self._tasks:
             await asyncio.wait(set(self._tasks))
         await self.store.close()

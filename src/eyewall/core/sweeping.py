@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
+from collections.abc import Callable, Coroutine
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 from eyewall.core.events import logger
 from eyewall.core.store import Clock, Store
@@ -18,24 +20,44 @@ _WHILE_BEHIND: Final = timedelta(seconds=1)
 
 
 class Sweeper:
-    """Decides when the next batch is due. Saving a session nudges it, so an idle application does nothing.
+    """Starts batches: about once a minute, once a second while it is behind.
+
+    Saving a session nudges it; from the first save on a timer does so too, so that records also go where
+    visitors only read. Processes started together do not sweep together.
 
     Args:
         store: what is swept.
         clock: returns the current time (UTC).
+        spawn: runs a batch as a task that is not lost.
     """
 
-    def __init__(self, store: Store, clock: Clock) -> None:
+    def __init__(
+        self, store: Store, clock: Clock, spawn: Callable[[Coroutine[Any, Any, None]], object]
+    ) -> None:
         self._store = store
         self._clock = clock
-        self._due_at = clock() + self._jittered()
+        self._spawn = spawn
+        self._due_at = clock() + _jittered(_INTERVAL)
+        self._timer_loop: asyncio.AbstractEventLoop | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._stopped = False
+
+    def nudge(self) -> None:
+        """Start a batch if one is due, and see to it that the timer runs on this event loop."""
+        loop = asyncio.get_running_loop()
+        if self._timer_loop is not loop:
+            self._timer_loop = loop
+            self._timer = None  # one of another loop is not ours to touch
+            self._set_timer(_jittered(_INTERVAL))
+        if self.is_due():
+            self._spawn(self.sweep_once())
 
     def is_due(self) -> bool:
         """Whether a batch should be started now; says so once per batch."""
         now = self._clock()
         if now < self._due_at:
             return False
-        self._due_at = now + self._jittered()
+        self._due_at = now + _jittered(_INTERVAL)
         return True
 
     async def sweep_once(self) -> None:
@@ -47,7 +69,27 @@ class Sweeper:
             return
         if removed >= BATCH:
             self._due_at = self._clock() + _WHILE_BEHIND
+            self._set_timer(_WHILE_BEHIND)
 
-    def _jittered(self) -> timedelta:
-        # Processes started together must not sweep together.
-        return _INTERVAL * random.uniform(0.5, 1.5)  # noqa: S311 - not a secret
+    def stop(self) -> None:
+        """Start no more batches."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._stopped = True
+
+    def _set_timer(self, delay: timedelta) -> None:
+        # A timer, not a sleeping task: one that is pending when the loop ends is simply dropped.
+        if self._timer is not None:
+            self._timer.cancel()
+        if not self._stopped:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(delay.total_seconds(), self._wake)
+
+    def _wake(self) -> None:
+        self._set_timer(_jittered(_INTERVAL))
+        if self.is_due():
+            self._spawn(self.sweep_once())
+
+
+def _jittered(interval: timedelta) -> timedelta:
+    return interval * random.uniform(0.5, 1.5)  # noqa: S311 - not a secret
