@@ -108,6 +108,8 @@ def test_every_field_can_come_from_the_environment() -> None:
         "EYEWALL_PORT": "6380",
         "EYEWALL_PASSWORD": "pass word",
         "EYEWALL_DATABASE": "3",
+        "EYEWALL_MIGRATE_FROM": "sqlite:///old.db",
+        "EYEWALL_ENCRYPT": "yes",
         "EYEWALL_STORE_TIMEOUT": "0.5",
         "EYEWALL_MAX_SIZE": "2048",
         "EYEWALL_TTL": "60",
@@ -122,6 +124,10 @@ def test_every_field_can_come_from_the_environment() -> None:
         "EYEWALL_PARTITIONED": "1",
         "EYEWALL_CROSS_ORIGIN_PROTECTION": "no",
         "EYEWALL_TRUSTED_ORIGINS": "https://a.example, http://localhost:8888,",
+        "EYEWALL_CORS_ORIGINS": "https://a.example, http://localhost:3000",
+        "EYEWALL_CORS_CREDENTIALS": "true",
+        "EYEWALL_CORS_HEADERS": "Content-Type, X-Page",
+        "EYEWALL_CORS_EXPOSE_HEADERS": "ETag",
         "EYEWALL_STRICT": "true",
     }
     expected = Settings(
@@ -130,6 +136,8 @@ def test_every_field_can_come_from_the_environment() -> None:
         port=6380,
         password="pass word",
         database="3",
+        migrate_from="sqlite:///old.db",
+        encrypt=True,
         store_timeout=timedelta(milliseconds=500),
         max_size=2048,
         ttl=timedelta(minutes=1),
@@ -144,12 +152,17 @@ def test_every_field_can_come_from_the_environment() -> None:
         partitioned=True,
         cross_origin_protection=False,
         trusted_origins=("https://a.example", "http://localhost:8888"),
+        cors_origins=("https://a.example", "http://localhost:3000"),
+        cors_credentials=True,
+        cors_headers=("Content-Type", "X-Page"),
+        cors_expose_headers=("ETag",),
         strict=True,
     )
     assert from_environment(environ) == expected
-    covered = {name.removeprefix("EYEWALL_").lower() for name in environ} | {"url", "path"}
+    covered = {name.removeprefix("EYEWALL_").lower() for name in environ} | {"url", "path", "secret_file"}
     assert covered == {field.name for field in dataclasses.fields(Settings)}
     assert from_environment({"EYEWALL_PATH": "/srv/s"}) == Settings(path=Path("/srv/s"))
+    assert from_environment({"EYEWALL_SECRET_FILE": "/srv/k"}) == Settings(secret_file=Path("/srv/k"))
     assert from_environment({"EYEWALL_URL": "memory://"}) == Settings(backend="memory", url="memory://")
 
 
@@ -378,6 +391,90 @@ def test_a_trusted_origin_is_exactly_an_origin(origin: Any) -> None:
         Settings(trusted_origins=(origin,))
 
 
+def test_a_default_port_is_spelled_as_browsers_spell_it() -> None:
+    """A browser leaves it out, so an origin with it would never be recognised."""
+    settings = Settings(trusted_origins=("https://a.example:443", "http://b.example:80"))
+    assert settings.trusted_origins == ("https://a.example", "http://b.example")
+    assert Settings(trusted_origins=("http://b.example:443",)).trusted_origins == ("http://b.example:443",)
+
+
+# --- several keys ----------------------------------------------------------------------------------------
+
+NEWER: Final = "Zq3vT7yB1nM5kJ9hG2fD4sA6pO8iU0wE"
+OLDER: Final = "mR8cX2bN6vL0zQ4wE9tY3uI7oP1aS5dF"
+
+
+def test_commas_separate_secrets_newest_first() -> None:
+    """A platform that configures by variables alone could not rotate without signing everybody out."""
+    expected = {2: NEWER, 1: OLDER}
+    assert from_environment({"EYEWALL_COOKIE_SECRET": f"{NEWER}, {OLDER},"}).cookie_secret == expected
+    assert Settings(cookie_secret=f"{NEWER},{OLDER}").cookie_secret == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["correct,horse,battery,staple,correct,horse", f"{NEWER},short", ",,,", f"a,{NEWER}"]
+)
+def test_a_secret_with_a_comma_of_its_own_is_refused_with_the_fix(text: str) -> None:
+    """Taking its first half for the secret would weaken it in silence."""
+    with pytest.raises(ConfigurationError, match=r"cookie_secret has a comma.*as bytes") as caught:
+        Settings(cookie_secret=text)
+    assert text not in str(caught.value)
+    assert Settings(cookie_secret=text.encode()).cookie_secret == text.encode()
+
+
+def test_a_secret_and_a_secret_file_contradict() -> None:
+    """Rotating the one that is not read changes nothing, and nobody notices."""
+    with pytest.raises(ConfigurationError, match="EYEWALL_COOKIE_SECRET and EYEWALL_SECRET_FILE both say"):
+        from_environment({"EYEWALL_COOKIE_SECRET": NEWER, "EYEWALL_SECRET_FILE": "/srv/k"})
+
+
+# --- CORS ------------------------------------------------------------------------------------------------
+
+
+def test_every_site_with_credentials_is_refused_with_the_fix() -> None:
+    """Every site a visitor opens could read their pages and act as them."""
+    with pytest.raises(ConfigurationError, match=r"_ORIGINS=\* contradict.*list the exact origins"):
+        from_environment({"EYEWALL_CORS_ORIGINS": "*", "EYEWALL_CORS_CREDENTIALS": "true"})
+
+
+def test_credentials_for_nobody_are_refused_with_the_fix() -> None:
+    """Half of the configuration works for nobody, and the browser does not say why."""
+    with pytest.raises(ConfigurationError, match=r"cors_credentials=true.*while cors_origins is empty"):
+        Settings(cors_credentials=True)
+
+
+def test_every_site_without_credentials_is_allowed() -> None:
+    """A public API has nothing to hide from scripts."""
+    for everyone in ("*", ("*",), ["*"]):
+        assert Settings.from_mapping({"cors_origins": everyone}).cors_origins == ("*",)
+
+
+@pytest.mark.parametrize("origins", ["null", "https://*.example", "*, https://a.example", "a.b", 7, [None]])
+def test_a_cors_origin_is_exactly_an_origin(origins: Any) -> None:
+    """``null`` is every sandboxed frame, and a pattern is always one origin too wide."""
+    with pytest.raises(ConfigurationError, match="cors_origins"):
+        Settings(cors_origins=origins)
+
+
+@pytest.mark.parametrize("names", ["*", "X-Page\r\nSet-Cookie: a=b", ["X Page"], [7], 7])
+def test_a_cors_header_is_a_header_name(names: Any) -> None:
+    """The list is sent as it stands: it must not bring a header of its own."""
+    for field in ("cors_headers", "cors_expose_headers"):
+        with pytest.raises(ConfigurationError, match=field):
+            Settings(**{field: names})
+
+
+def test_who_may_read_with_cookies_may_send_and_nobody_else() -> None:
+    """A page that may not use cookies must not be able to post with them."""
+    origins = {"trusted_origins": "https://a.example", "cors_origins": "https://b.example"}
+    assert Settings(**origins).senders == ("https://a.example",)  # type: ignore[arg-type]
+    both = Settings(**origins, cors_credentials=True)  # type: ignore[arg-type]
+    assert both.senders == ("https://a.example", "https://b.example")
+    assert dataclasses.replace(both, cors_origins=(), cors_credentials=False).senders == (
+        "https://a.example",
+    )
+
+
 TEXT_FIELDS: Final = ("backend", "url", "host", "name", "domain", "cookie_path", "database", "path")
 
 
@@ -510,3 +607,23 @@ def test_variables_that_steer_the_test_suite_are_no_settings() -> None:
     """CI exports them for the whole run; an application started there must still start."""
     environ = {"EYEWALL_REQUIRE_SERVERS": "all", "EYEWALL_TEST_REDIS7_URL": "redis://x"}
     assert Settings.from_environment(environ=environ, dotenv=None) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"backend": "cookie", "encrypt": True}, "encrypt needs sessions in a store"),
+        ({"backend": "cookie", "migrate_from": "redis://old"}, "migrate_from needs sessions in a store"),
+        ({"migrate_from": "memory://"}, "no store that sessions can be left in"),
+        ({"url": "redis://a", "migrate_from": "redis://a"}, "are the same"),
+    ],
+)
+def test_what_cannot_be_put_around_a_store_is_refused(options: dict[str, Any], complaint: str) -> None:
+    """A migration from nowhere would look like one that is done."""
+    with pytest.raises(ConfigurationError, match=complaint):
+        Settings(**options)
+
+
+def test_the_address_migrated_from_is_shown_without_its_password() -> None:
+    """It is as secret as the one migrated to."""
+    assert "hunter2" not in repr(Settings(migrate_from="redis://:hunter2@old"))

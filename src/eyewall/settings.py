@@ -68,6 +68,14 @@ class Settings:
     """Folder of the file store and of its secret; a relative one starts at the working directory.
     Default: ``.eyewall``, so that a first start needs no decision."""
 
+    migrate_from: str | None = None
+    """Address of the store the sessions are in so far: they move to the one above as they are used, and
+    nobody is signed out. Default: none. Shown masked."""
+
+    encrypt: bool = False
+    """Seal records on their way into the store (extra ``encryption``), with the keys of ``cookie_secret``.
+    Switching it on ends the sessions that lie there unsealed. Default: false."""
+
     store_timeout: timedelta = timedelta(seconds=1)
     """Longest wait for one call to the store (seconds). Default: 1 s, so that an outage is answered with a
     503 within two; drivers' own defaults were measured to stall for up to a minute."""
@@ -89,9 +97,14 @@ class Settings:
     # --- the cookie ----------------------------------------------------------------------------------
 
     cookie_secret: Secret | None = field(default=None, hash=False)  # a mapping cannot be hashed
-    """The secret that signs the cookie: at least 32 bytes nobody can guess, or several by version, so that
-    keys can be rotated. Default: Tornado's ``cookie_secret``, else for the file store one made on first
-    start. Never shown."""
+    """The secret that signs the cookie: at least 32 bytes nobody can guess. Several, so that keys can be
+    rotated: as text with commas between, newest first, or by version, the highest being the newest. Default:
+    Tornado's ``cookie_secret``, else for the file store one made on first start. Never shown."""
+
+    secret_file: Path | None = None
+    """File with the secrets, one per line, newest first, instead of ``cookie_secret``; ``eyewall new-key``
+    makes it and rotates it. Read at start, never made then. Default: none; the file store has its own in
+    its folder."""
 
     name: str | None = None
     """Name of the cookie, used verbatim. Default: ``__Host-session`` where the cookie is Secure and
@@ -130,6 +143,20 @@ class Settings:
     """Exact other origins (``https://app.example``, no wildcard) that may send unsafe requests.
     Default: none."""
 
+    cors_origins: tuple[str, ...] = ()
+    """Exact origins (``http://localhost:3000``) whose scripts may read our answers (CORS), or ``*`` for all,
+    then without cookies. Default: none, and the application's own CORS headers are left alone."""
+
+    cors_credentials: bool = False
+    """Let the scripts of ``cors_origins`` send the visitor's cookies along. They may then send unsafe
+    requests too, as ``trusted_origins`` may. Default: false."""
+
+    cors_headers: tuple[str, ...] = ("Content-Type", "X-XSRFToken", "X-CSRFToken")
+    """Request headers those scripts may set. Default: what sending JSON with a CSRF token needs."""
+
+    cors_expose_headers: tuple[str, ...] = ()
+    """Response headers those scripts may read beside the few that all may. Default: none."""
+
     strict: bool = False
     """Refuse where the default is lenient: a change to a session that ended meanwhile answers 409 instead of
     being dropped. Default: false."""
@@ -143,6 +170,8 @@ class Settings:
             self._settle(name, read_value(name, getattr(self, name), spelling(name)))
         self._check_store(spelling)
         self._check_cookie(spelling)
+        rules.check_one_secret(self.cookie_secret, self.secret_file, spelling)
+        rules.check_cors(self.cors_origins, credentials=self.cors_credentials, spelled=spelling)
         rules.check_max_size(self.max_size, spelling)
         rules.check_timeouts(self.ttl, self.absolute_ttl, spelling)
         rules.check_positive("store_timeout", self.store_timeout, spelling)
@@ -157,6 +186,7 @@ class Settings:
         self._settle("path", rules.effective_folder(self.path, self.url, self.backend, spelling))
         rules.check_server(self.backend, self.url, server, spelling)
         rules.check_port(self.port, spelling)
+        rules.check_around(self.backend, self.url, self.migrate_from, encrypt=self.encrypt, spelled=spelling)
 
     def _check_cookie(self, spelling: rules.Spelling) -> None:
         rules.check_secure_only(
@@ -206,6 +236,15 @@ class Settings:
         values: dict[str, Any] = {**texts}
         return cls(**values, spelling=spelling)
 
+    @property
+    def senders(self) -> tuple[str, ...]:
+        """The other origins that may send unsafe requests, cookies included.
+
+        ``trusted_origins``, and those of ``cors_origins`` with ``cors_credentials``: whoever may read a
+        visitor's pages, CSRF tokens included, is not kept from posting by anything.
+        """
+        return self.trusted_origins + (self.cors_origins if self.cors_credentials else ())
+
     def cookie_secure(self, https: bool) -> bool:  # noqa: FBT001 - reads as a question
         """Return whether the cookie carries ``Secure`` in the answer to a request that came by ``https``."""
         return https if self.secure == "auto" else self.secure
@@ -245,7 +284,7 @@ def _shown(name: str, value: object) -> str:
         return "not set"
     if name in ("cookie_secret", "password"):
         return MASK
-    if name == "url":
+    if name in ("url", "migrate_from"):
         return masked_url(str(value))
     if isinstance(value, timedelta):
         return f"{value.total_seconds():g} s"

@@ -74,6 +74,26 @@ def effective_backend(named: str, url: str | None, spelled: Spelling) -> str:
     return named or served_by
 
 
+def check_around(
+    backend: str, url: str | None, migrate_from: str | None, *, encrypt: bool, spelled: Spelling
+) -> None:
+    """Refuse what cannot be put around this store: moving from nowhere, sealing what is sealed."""
+    if backend == "cookie" and (encrypt or migrate_from):
+        around = spelled("encrypt" if encrypt else "migrate_from")
+        raise ConfigurationError(f"{around} needs sessions in a store; backend 'cookie' keeps none. Drop one")
+    if migrate_from is None:
+        return
+    if backend_of(migrate_from) in (None, "memory", "cookie"):
+        raise ConfigurationError(
+            f"{spelled('migrate_from')} is no store that sessions can be left in; known are "
+            f"{', '.join(known_schemes())}, without memory"
+        )
+    if migrate_from == url:
+        raise ConfigurationError(
+            f"{spelled('migrate_from')} and {spelled('url')} are the same; drop one"
+        )
+
+
 def _same_store(named: str, served_by: str) -> bool:
     # Valkey speaks Redis's protocol, and its own guides write redis:// URLs.
     resp = ("redis", "valkey")
@@ -186,3 +206,26 @@ def check_name_prefix(
                 f"{spelled('name')}={name!r} and {setting} contradict: browsers drop such a cookie; "
                 f"change the name or leave the other setting at its default"
             )
+
+
+def check_one_secret(cookie_secret: object, secret_file: Path | None, spelled: Spelling) -> None:
+    """Refuse two answers to the question which keys there are."""
+    if cookie_secret is not None and secret_file is not None:
+        raise ConfigurationError(
+            f"{spelled('cookie_secret')} and {spelled('secret_file')} both say which keys there are; keep one"
+        )
+
+
+def check_cors(origins: tuple[str, ...], *, credentials: bool, spelled: Spelling) -> None:
+    """Refuse credentials for every site, which browsers refuse too, and credentials for nobody."""
+    named, allowed = spelled("cors_credentials"), spelled("cors_origins")
+    if credentials and "*" in origins:
+        raise ConfigurationError(
+            f"{named}=true and {allowed}=* contradict: every site could act as your visitors, and browsers "
+            f"refuse it (Fetch standard, 3.3.5); list the exact origins in {allowed}, e.g. http://localhost:3000"
+        )
+    if credentials and not origins:
+        raise ConfigurationError(
+            f"{named}=true lets nobody in while {allowed} is empty; list the exact origins there, "
+            "e.g. http://localhost:3000"
+        )

@@ -21,10 +21,24 @@ _SWITCH: Final = {
 }
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[a-z0-9.-]+)(:[0-9]{1,5})?")
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_NAME: Final = re.compile(r"[0-9A-Za-z_-]{1,100}")
+_DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
 _DOMAIN: Final = re.compile(r"\.?[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
 _COOKIE_PATH: Final = re.compile(r"/[!-:<-~]{0,1022}")
-_SECRET_FIELDS: Final = ("cookie_secret", "password", "url")
-_OPTIONAL_FIELDS: Final = ("cookie_secret", "password", "url", "host", "port", "database", "name", "domain")
+_SECRET_FIELDS: Final = ("cookie_secret", "password", "url", "migrate_from")
+_OPTIONAL_FIELDS: Final = (
+    "cookie_secret",
+    "secret_file",
+    "password",
+    "url",
+    "migrate_from",
+    "host",
+    "port",
+    "database",
+    "name",
+    "domain",
+)
+_SHORTEST_SECRET: Final = 32  # bytes; crypto/secret.py says why
 
 
 def _duration(value: object) -> timedelta:
@@ -97,17 +111,34 @@ def _password(value: object) -> str:
     return value
 
 
-def _folder(value: object) -> Path:
+def _path(value: object) -> Path:
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
     return Path(_text(value)).expanduser()
 
 
 def _secret(value: object) -> object:
+    if isinstance(value, str) and "," in value:
+        return _secrets_of(value)
     entries = value if isinstance(value, Mapping) else {0: value}
     if not entries or not all(isinstance(each, str | bytes) and each for each in entries.values()):
         raise ValueError("is empty or of a wrong type; give text, bytes, or a mapping of version to them")
     return dict(value) if isinstance(value, Mapping) else value
+
+
+def _secrets_of(text: str) -> dict[int, str]:
+    """Read secrets with commas between, newest first, as secrets by version.
+
+    A comma is in no secret that is hexadecimal or base64, and platforms that configure by environment
+    variables alone could not rotate without a separator.
+    """
+    newest_first = [each.strip() for each in text.split(",") if each.strip()]
+    if not newest_first or any(len(each) < _SHORTEST_SECRET for each in newest_first):
+        raise ValueError(
+            "has a comma, which separates secrets, and a secret shorter than 32 bytes beside it; make them "
+            "with `eyewall new-key`, or give a single secret that has a comma as bytes"
+        )
+    return dict(zip(range(len(newest_first), 0, -1), newest_first, strict=True))
 
 
 def _origins(value: object) -> tuple[str, ...]:
@@ -124,7 +155,22 @@ def _origin(value: object) -> str:
             f"has {value!r}, which is not an origin; write scheme://host[:port] in lower case, "
             "without path or wildcard, e.g. https://app.example"
         )
-    return value
+    scheme = value.partition(":")[0]
+    return value.removesuffix(_DEFAULT_PORTS.get(scheme, "/"))  # as browsers spell it, else it never matches
+
+
+def _cors_origins(value: object) -> tuple[str, ...]:
+    everyone = value in ("*", ("*",), ["*"])
+    return ("*",) if everyone else _origins(value)
+
+
+def _header_names(value: object) -> tuple[str, ...]:
+    if isinstance(value, str):
+        value = [each.strip() for each in value.split(",") if each.strip()]
+    if not isinstance(value, Iterable):
+        raise ValueError("is not a list of header names")
+    # The token "*" would mean every header in one mode and a header of that name in the other.
+    return tuple(_matching(_HEADER_NAME, each, f"has {each!r}, which is no header's name") for each in value)
 
 
 def _cookie_name(value: object) -> str:
@@ -152,12 +198,15 @@ _READERS: Final[Mapping[str, Callable[[object], object]]] = {
     "port": _whole_number,
     "password": _password,
     "database": _database,
-    "path": _folder,
+    "path": _path,
+    "migrate_from": _url,
+    "encrypt": _switch,
     "store_timeout": _duration,
     "max_size": _whole_number,
     "ttl": _duration,
     "absolute_ttl": _duration,
     "cookie_secret": _secret,
+    "secret_file": _path,
     "name": _cookie_name,
     "secure": _secure,
     "httponly": _switch,
@@ -167,6 +216,10 @@ _READERS: Final[Mapping[str, Callable[[object], object]]] = {
     "partitioned": _switch,
     "cross_origin_protection": _switch,
     "trusted_origins": _origins,
+    "cors_origins": _cors_origins,
+    "cors_credentials": _switch,
+    "cors_headers": _header_names,
+    "cors_expose_headers": _header_names,
     "strict": _switch,
 }
 

@@ -13,7 +13,7 @@ import pytest
 
 from eyewall import Settings, __version__
 from eyewall.cli import demo
-from eyewall.cli.main import COMMANDS, main
+from eyewall.cli.main import COMMANDS, main, typed_name
 from eyewall.cli.settings import meanings
 from tests.examples.program import DEMO, Program, environment
 
@@ -44,7 +44,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--help"])
     shown = capsys.readouterr().out
     for command in COMMANDS:
-        assert command.__name__.rpartition(".")[2] in shown
+        assert typed_name(command) in shown
 
 
 def test_no_command_is_a_clear_error(tmp_path: Path) -> None:

@@ -14,9 +14,11 @@ import pytest
 
 from eyewall.core.opening import STORES, keyring_for, open_store
 from eyewall.core.store import PrincipalIndex, Scan
+from eyewall.crypto.key_file import rotate_keys
 from eyewall.crypto.keyring import Key
 from eyewall.errors import ConfigurationError, MissingDriverError, WeakSecretError
 from eyewall.settings import Settings
+from eyewall.testing.check_kit import new_record
 
 SECRET: Final = "Zq3vT7yB1nM5kJ9hG2fD4sA6pO8iU0wE"
 OLDER: Final = "mR8cX2bN6vL0zQ4wE9tY3uI7oP1aS5dF"
@@ -210,6 +212,32 @@ def test_the_file_store_makes_its_secret_on_first_start(tmp_path: Path) -> None:
     assert keyring_for(Settings(), store_folder=tmp_path / "state").current.id == ring.current.id
 
 
+def test_a_secret_file_holds_the_ring_of_any_store(tmp_path: Path) -> None:
+    """Every store must be able to rotate, not only the one that has a folder."""
+    path = tmp_path / "keys"
+    rotate_keys(path, now=clock())
+    first = keyring_for(Settings(backend="redis", secret_file=path)).current.id
+    rotate_keys(path, now=clock())
+    ring = keyring_for(Settings(backend="redis", secret_file=path))
+    assert [key.id for key in ring] == [ring.current.id, first]
+    assert ring.current.id != first
+
+
+def test_a_secret_file_of_one_s_own_goes_before_the_folder_s(tmp_path: Path) -> None:
+    """An operator who names a file means it."""
+    rotate_keys(tmp_path / "keys", now=clock())
+    settings = Settings(path=tmp_path / "state", secret_file=tmp_path / "keys")
+    assert keyring_for(settings).current.id == id_of((tmp_path / "keys").read_text()[:43])
+    assert not (tmp_path / "state").exists()
+
+
+def test_a_secret_file_that_is_missing_is_not_made(tmp_path: Path) -> None:
+    """Each server would make one of its own, and refuse the others' cookies."""
+    with pytest.raises(ConfigurationError, match=f"eyewall new-key --file {tmp_path / 'keys'}"):
+        keyring_for(Settings(secret_file=tmp_path / "keys"))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_memory_store_has_a_secret_of_its_process() -> None:
     """Its sessions end with the process; a constant would be everybody's secret."""
     settings = Settings(backend="memory")
@@ -239,5 +267,16 @@ def test_a_weak_secret_in_the_file_is_refused(tmp_path: Path) -> None:
     """A file somebody filled by hand is checked like any other source."""
     (tmp_path / "secret").write_text("a" * 43)
     (tmp_path / "secret").chmod(0o600)
-    with pytest.raises(WeakSecretError):
+    with pytest.raises(WeakSecretError, match=f"{tmp_path / 'secret'}, line 1: the secret repeats"):
         keyring_for(Settings(path=tmp_path))
+
+
+async def test_sessions_move_from_the_old_store_to_the_new_one(tmp_path: Path) -> None:
+    """Changing one setting moves a site to another store, and signs nobody out."""
+    old = open_store(Settings(url=f"file://{tmp_path}/old"), clock)
+    record = new_record(clock)
+    await old.create(record)
+    both = open_store(Settings(url=f"file://{tmp_path}/new", migrate_from=f"file://{tmp_path}/old"), clock)
+    assert await both.load(record.digest) == record
+    await both.close()
+    await old.close()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from eyewall.crypto.key_use import Use
 from eyewall.crypto.keyring import Key, KeyRing, hkdf_sha256
 from eyewall.errors import ConfigurationError, WeakSecretError
 
@@ -172,3 +174,32 @@ def test_a_weak_retired_secret_is_refused_too() -> None:
 def test_tests_may_use_a_weak_secret_on_purpose() -> None:
     """An application's own tests need not carry a good secret around."""
     assert len(KeyRing.from_secret("test", check=False)) == 1
+
+
+# --- which retired keys are still used -------------------------------------------------------------------
+
+
+def test_uses_of_retired_keys_are_counted_and_nothing_else() -> None:
+    """Without a count nobody dares to drop a key; with an entry per unknown ID, strangers fill the memory."""
+    moments = iter(datetime(2026, 11, day, tzinfo=UTC) for day in (1, 2))
+    ring = KeyRing.from_secret({3: SECRET, 2: OLDER, 1: OLDEST})
+    use = ring.count_uses(lambda: next(moments))
+    for key_id in (Key(OLDER).id, ring.current.id, "Unknown1", Key(OLDER).id):
+        ring.note_use(key_id)
+    assert use.by_key() == {
+        Key(OLDER).id: Use(2, datetime(2026, 11, 2, tzinfo=UTC)),
+        Key(OLDEST).id: Use(0, None),
+    }
+
+
+def test_a_ring_that_nobody_watches_counts_nothing() -> None:
+    """A tool that only reads a cookie must not have to care."""
+    KeyRing.from_secret(SECRET).note_use(Key(SECRET).id)
+
+
+def test_lines_of_a_file_are_newest_first() -> None:
+    """Signing with the oldest key would make dropping it sign everybody out."""
+    ring = KeyRing.from_lines([SECRET, OLDER], place="keys")
+    assert [key.id for key in ring] == [Key(SECRET).id, Key(OLDER).id]
+    with pytest.raises(WeakSecretError, match="keys, line 2"):
+        KeyRing.from_lines([SECRET, b"secret" * 8], place="keys")

@@ -32,7 +32,7 @@ from tornado.testing import bind_unused_port
 from tornado.web import Application
 
 from eyewall import Sessions, Settings
-from eyewall.cli.main import COMMANDS
+from eyewall.cli.main import COMMANDS, typed_name
 from eyewall.testing.client import Browser
 from tests.examples.program import environment
 from tests.servers.process import free_port
@@ -211,9 +211,9 @@ async def test_the_set_cookie_line_of_the_readme_is_what_is_sent_over_https() ->
 def test_every_command_on_a_page_exists(page: Path) -> None:
     """The first thing a newcomer types is not found."""
     targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
-    known = {"make": set(targets), "eyewall": {each.__name__.rpartition(".")[2] for each in COMMANDS}}
+    known = {"make": set(targets), "eyewall": {typed_name(each) for each in COMMANDS}}
     text = page.read_text(encoding="utf-8")
-    for program, word in re.findall(r"(?:^\$ |`)(make|eyewall) ([a-z]+)", text, re.MULTILINE):
+    for program, word in re.findall(r"(?:^\$ |`)(make|eyewall) ([a-z-]+)", text, re.MULTILINE):
         assert word in known[program], f"{program} {word}"
 
 

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import Final, Protocol
 
 from eyewall import __version__
-from eyewall.cli import demo, settings
+from eyewall.cli import demo, keys, migrate, new_key, revoke, schema, settings, sweep
+from eyewall.cli import list as list_sessions
 from eyewall.errors import ConfigurationError
 
 
@@ -25,7 +26,17 @@ class Command(Protocol):
         """Do it; return the exit code."""
 
 
-COMMANDS: Final[tuple[Command, ...]] = (demo, settings)
+COMMANDS: Final[tuple[Command, ...]] = (
+    demo,
+    settings,
+    list_sessions,
+    revoke,
+    sweep,
+    migrate,
+    schema,
+    keys,
+    new_key,
+)
 """The subcommands, in the order of the help page. A new one: write a module beside these, name it here."""
 
 
@@ -47,14 +58,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
+def typed_name(command: Command) -> str:
+    """Return what is typed for ``command``: its module's name, with hyphens."""
+    return command.__name__.rpartition(".")[2].replace("_", "-")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="eyewall", description="Sessions, cookies and sign-in for Tornado.")
     parser.add_argument("--version", action="version", version=f"eyewall {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in COMMANDS:
         summary, _, _ = (command.__doc__ or "").partition("\n")
-        name = command.__name__.rpartition(".")[2]
-        subparser = subparsers.add_parser(name, help=summary.rstrip("."), description=summary)
+        subparser = subparsers.add_parser(typed_name(command), help=summary.rstrip("."), description=summary)
         command.add_arguments(subparser)
         subparser.set_defaults(run=command.run)
     return parser

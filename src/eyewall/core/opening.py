@@ -7,14 +7,15 @@ store nobody chose.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Final, Protocol
 
 from eyewall.core.store import Clock, Store
+from eyewall.crypto.key_file import load_keys, load_or_make_keys
 from eyewall.crypto.keyring import Key, KeyRing
-from eyewall.crypto.secret import FIX, load_or_create_secret
+from eyewall.crypto.secret import FIX
 from eyewall.errors import ConfigurationError, MissingDriverError
 from eyewall.settings import Settings
 from eyewall.store_url import PLUGIN_GROUP, plugin, scheme_of
@@ -43,7 +44,7 @@ _EXTRAS: Final = {
 """The extra that installs the driver of a backend, or of a database's URL scheme."""
 
 SECRET_FILE: Final = "secret"  # noqa: S105 - a name
-"""Name of the secret's file in the folder of the file store."""
+"""Name of the secret file in the folder of the file store, where the settings name no other."""
 
 
 class StoreClass(Protocol):
@@ -54,7 +55,7 @@ class StoreClass(Protocol):
 
 
 def open_store(settings: Settings, clock: Clock) -> Store:
-    """Return the store that ``settings.backend`` names.
+    """Return the store that ``settings`` name; with ``migrate_from``, both of the two.
 
     Args:
         settings: say which store, and where it is.
@@ -64,6 +65,25 @@ def open_store(settings: Settings, clock: Clock) -> Store:
         MissingDriverError: the store's library is not installed; the message names the extra.
         ConfigurationError: no store has this name.
     """
+    store = _opened(settings, clock)
+    if settings.migrate_from is None:
+        return store
+    old = _opened(Settings(url=settings.migrate_from, store_timeout=settings.store_timeout), clock)
+    migrating: Callable[[Store, Store], Store] = import_module("eyewall.stores.migrating").migrating
+    return migrating(old, store)
+
+
+def encrypted_store(store: Store, keyring: KeyRing) -> Store:
+    """Return ``store`` with everything it keeps about people sealed by ``keyring``.
+
+    Raises:
+        MissingDriverError: the library of the extra ``encryption`` is not installed.
+    """
+    encrypted: Callable[[Store, KeyRing], Store] = import_module("eyewall.stores.encrypted").encrypted
+    return encrypted(store, keyring)
+
+
+def _opened(settings: Settings, clock: Clock) -> Store:
     try:
         return _store_class(settings.backend).from_settings(settings, clock)
     except ImportError as error:
@@ -124,12 +144,17 @@ def keyring_for(
         return KeyRing.from_secret(cookie_secret, key_version=key_version)
     if settings.cookie_secret is not None:
         return KeyRing.from_secret(settings.cookie_secret)
+    if settings.secret_file is not None:
+        # Never made here: each server of a group would make one of its own.
+        keys = load_keys(settings.secret_file)
+        return KeyRing.from_lines([key.secret for key in keys], place=str(settings.secret_file))
     if settings.backend == "file":
-        return KeyRing.from_secret(load_or_create_secret((store_folder or settings.path) / SECRET_FILE))
+        path = (store_folder or settings.path) / SECRET_FILE
+        return KeyRing.from_lines([key.secret for key in load_or_make_keys(path)], place=str(path))
     if settings.backend == "memory":
         # Its sessions end with the process, so a secret that does too loses nothing.
         return KeyRing([Key(secrets.token_bytes(32))])
     raise ConfigurationError(
         f"the {settings.backend} backend needs a secret that all processes share; set EYEWALL_COOKIE_SECRET "
-        f"(or Tornado's cookie_secret) to one value everywhere; {FIX}"
+        f"(or Tornado's cookie_secret, or EYEWALL_SECRET_FILE) to one value everywhere; {FIX}"
     )

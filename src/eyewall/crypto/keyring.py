@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import hmac
 from base64 import urlsafe_b64encode
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Final
 
+from eyewall.crypto.key_use import KeyUse
 from eyewall.crypto.secret import FIX, check_secret
 from eyewall.errors import ConfigurationError, WeakSecretError
 
@@ -72,7 +74,7 @@ class KeyRing:
         ConfigurationError: there is no key, or one secret is given twice.
     """
 
-    __slots__ = ("_keys", "current")
+    __slots__ = ("_key_use", "_keys", "current")
 
     def __init__(self, keys: Iterable[Key]) -> None:
         ordered = list(keys)
@@ -86,6 +88,7 @@ class KeyRing:
             )
         self.current: Final = ordered[0]
         """The key that signs."""
+        self._key_use: KeyUse | None = None
 
     @classmethod
     def from_secret(
@@ -116,7 +119,40 @@ class KeyRing:
             )
         newest = key_version if key_version in secrets else max(secrets, default=None)
         versions = sorted(secrets, key=lambda version: (version == newest, version), reverse=True)
-        return cls(Key(_as_bytes(version, secrets[version], check=check)) for version in versions)
+        return cls(
+            Key(_as_bytes(f"cookie_secret (version {version})", secrets[version], check=check))
+            for version in versions
+        )
+
+    @classmethod
+    def from_lines(cls, secrets: Sequence[bytes], *, place: str) -> KeyRing:
+        """Make a ring from the lines of a secret file.
+
+        Args:
+            secrets: newest first.
+            place: what an error shall call the file.
+
+        Raises:
+            WeakSecretError: a secret, also a retired one, could be guessed.
+        """
+        return cls(
+            Key(_as_bytes(f"{place}, line {number}", secret, check=True))
+            for number, secret in enumerate(secrets, 1)
+        )
+
+    def count_uses(self, clock: Callable[[], datetime]) -> KeyUse:
+        """Start counting what retired keys verify, and return the counter.
+
+        Args:
+            clock: returns the current time (UTC).
+        """
+        self._key_use = KeyUse([key_id for key_id in self._keys if key_id != self.current.id], clock)
+        return self._key_use
+
+    def note_use(self, key_id: str) -> None:
+        """Count that the key ``key_id`` verified a value; to be called by whatever verified one."""
+        if self._key_use is not None:
+            self._key_use.note(key_id)
 
     def find(self, key_id: str) -> Key | None:
         """Return the key of this ID, or None when it is not (or no longer) in the ring."""
@@ -133,8 +169,7 @@ class KeyRing:
         return f"KeyRing({list(self._keys)})"
 
 
-def _as_bytes(version: int, value: object, *, check: bool) -> bytes:
-    named = f"cookie_secret (version {version})"
+def _as_bytes(named: str, value: object, *, check: bool) -> bytes:
     try:
         # What the environment holds that is not UTF-8 comes back as the bytes it was.
         secret = value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value

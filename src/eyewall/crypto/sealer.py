@@ -54,13 +54,14 @@ class Sealer:
         ConfigurationError: that library was built here without AES-GCM-SIV.
     """
 
-    __slots__ = ("_current", "_refusal", "_stand_in", "_sub_keys")
+    __slots__ = ("_current", "_note_use", "_refusal", "_stand_in", "_sub_keys")
 
     def __init__(self, keyring: KeyRing, purpose: str) -> None:
         cipher, self._refusal = _load()
         prepared = [_SubKey(key, purpose, cipher) for key in keyring]
         self._sub_keys = {sub_key.header: sub_key for sub_key in prepared}
         self._current = prepared[0]
+        self._note_use = keyring.note_use
         self._stand_in = _SubKey(Key(secrets.token_bytes(32)), purpose, cipher)
 
     def seal(self, plaintext: bytes, *context: str) -> str:
@@ -103,21 +104,26 @@ class Sealer:
     def _opened(self, header: str, body: bytes, context: tuple[str, ...]) -> bytes | None:
         if len(body) < _NONCE_BYTES + _TAG_BYTES:
             return None
+        sub_key = self._sub_keys.get(header, self._stand_in)
         try:
-            return self._sub_keys.get(header, self._stand_in).opened(body, context)
+            plaintext = sub_key.opened(body, context)
         except self._refusal:
             return None
+        if sub_key is not self._current:
+            self._note_use(sub_key.key_id)  # so that one learns when a retired key can go
+        return plaintext
 
 
 class _SubKey:
     """One key made ready for one purpose: its cipher, and what is the same in everything it seals."""
 
-    __slots__ = ("_cipher", "_framed", "header", "header_bytes")
+    __slots__ = ("_cipher", "_framed", "header", "header_bytes", "key_id")
 
     def __init__(self, key: Key, purpose: str, cipher: type[AESGCMSIV]) -> None:
         # Not the sub-key of a signer of that purpose: one key, one algorithm (NIST SP 800-57 part 1, 5.2).
         self._cipher = cipher(key.derive(f"sealer/{purpose}"))
         self._framed = _framed((FORMAT, purpose, key.id))
+        self.key_id = key.id
         self.header = f"{FORMAT}.{key.id}."
         self.header_bytes = self.header.encode("ascii")
 

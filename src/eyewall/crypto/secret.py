@@ -1,16 +1,12 @@
-"""Secrets: refuses those that could be guessed, and makes a good one where none was given."""
+"""Secrets: refuses those that could be guessed."""
 
 from __future__ import annotations
 
-import os
 import re
-import secrets
-import stat
 from itertools import groupby, pairwise
-from pathlib import Path
 from typing import Final
 
-from eyewall.errors import ConfigurationError, WeakSecretError
+from eyewall.errors import WeakSecretError
 
 MINIMUM_BYTES: Final = 32
 """256 bits, the key length HMAC-SHA256 is made for (RFC 2104 section 3, ASVS 11.2.3)."""
@@ -137,86 +133,3 @@ def _is_sequential(value: bytes) -> bool:
     """Three of four neighbours differ by at most one; in random text fewer than one of three do."""
     steps = sum(1 for left, right in pairwise(value) if abs(left - right) <= 1)
     return steps * 4 > (len(value) - 1) * 3
-
-
-# --- the secret file -------------------------------------------------------------------------------------
-
-_MADE_SECRET: Final = re.compile(rb"[A-Za-z0-9_-]{43}")
-_POSIX: Final = os.name == "posix"
-# Windows has neither symbolic links in the way nor the flag against them.
-_NO_FOLLOW: Final = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
-_NO_WAIT: Final = getattr(os, "O_NONBLOCK", 0)  # opening a FIFO planted at the path must not hang
-
-
-def load_or_create_secret(path: Path) -> bytes:
-    """Return the secret kept in the file ``path``; make the file, and its folder, where there is none.
-
-    The file holds 43 base64url characters (256 random bits), readable by its owner only. They are the
-    secret as they stand: the same text works in ``EYEWALL_COOKIE_SECRET``. Processes that start at once
-    agree on one secret.
-
-    Raises:
-        ConfigurationError: the file is a symbolic link, belongs to or can be read by somebody else, or does
-            not hold a secret; or it cannot be made. The message says what to do.
-    """
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not os.path.lexists(path):
-            _create(path)
-        return _read(path)
-    except OSError as error:
-        raise ConfigurationError(
-            f"the secret file {path} cannot be made or read ({error.strerror or error}); mend the folder's "
-            "permissions, or set EYEWALL_COOKIE_SECRET instead"
-        ) from None
-
-
-def _create(path: Path) -> None:
-    """Write a whole file beside ``path`` and link it there, so that nobody ever reads half a secret.
-
-    Linking fails when the name is taken: of processes that start at once the first one wins, and the others
-    read its secret. Renaming would let the last one win while the first already signs.
-    """
-    draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}.new")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(secrets.token_urlsafe(MINIMUM_BYTES).encode("ascii") + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(draft, path)
-    except FileExistsError:
-        pass  # another process was first
-    finally:
-        draft.unlink()
-
-
-def _read(path: Path) -> bytes:
-    if path.is_symlink():
-        raise ConfigurationError(f"the secret file {path} is a symbolic link; replace it by the file itself")
-    with os.fdopen(os.open(path, os.O_RDONLY | _NO_FOLLOW | _NO_WAIT), "rb") as file:
-        _check_private(path, os.fstat(file.fileno()))
-        content = file.read(1024).strip()
-    if not _MADE_SECRET.fullmatch(content):
-        raise ConfigurationError(
-            f"the secret file {path} is empty or damaged; restore it from a backup, or delete it to have a "
-            "new one made (which signs everybody out)"
-        )
-    return content
-
-
-def _check_private(path: Path, status: os.stat_result) -> None:
-    if not stat.S_ISREG(status.st_mode):
-        raise ConfigurationError(f"the secret file {path} is not a regular file; remove it")
-    if not _POSIX:  # owner and mode mean nothing there; the folder's access list protects the file
-        return
-    if status.st_uid != os.geteuid():
-        raise ConfigurationError(
-            f"the secret file {path} belongs to user {status.st_uid}, who can read and change it, but this "
-            f"process runs as user {os.geteuid()}; chown it, or run as its owner"
-        )
-    if status.st_mode & 0o077:
-        raise ConfigurationError(
-            f"the secret file {path} can be read by others; run `chmod 600 {path}`, and delete it if "
-            "anybody may have read it (a new one is then made, which signs everybody out)"
-        )

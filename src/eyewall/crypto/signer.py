@@ -25,12 +25,13 @@ class Signer:
         purpose: what a signature shall prove, e.g. ``"session cookie"``; a constant of the calling code.
     """
 
-    __slots__ = ("_current_id", "_stand_in", "_started")
+    __slots__ = ("_current_id", "_note_use", "_stand_in", "_started")
 
     def __init__(self, keyring: KeyRing, purpose: str) -> None:
         # An HMAC that has taken in its key can be copied, which halves the time of a request's check.
         self._started = {key.id: hmac.new(key.derive(purpose), digestmod="sha256") for key in keyring}
         self._current_id = keyring.current.id
+        self._note_use = keyring.note_use
         self._stand_in = hmac.new(secrets.token_bytes(32), digestmod="sha256")
 
     def sign(self, *fields: str) -> tuple[str, str]:
@@ -48,7 +49,11 @@ class Signer:
         started = self._started.get(key_id)
         expected = _mac(started or self._stand_in, fields)
         same = hmac.compare_digest(expected, mac.encode("utf-8", "surrogatepass"))
-        return same and started is not None
+        if not same or started is None:
+            return False
+        if key_id != self._current_id:
+            self._note_use(key_id)  # so that one learns when a retired key can go
+        return True
 
     def is_current(self, key_id: str) -> bool:
         """Return whether the current key has this ID; what a retired key signed should be signed anew."""
