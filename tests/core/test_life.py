@@ -421,3 +421,15 @@ def test_the_cookie_format_is_frozen() -> None:
 
 
 FROZEN = f"ew1.iyAuHWVU.{'A' * 43}.WkpQVb4oIjAVLQXa4LBgQC_blZIr2Kj88-XOBqKYvEc"
+
+
+async def test_with_encryption_the_store_holds_nothing_readable() -> None:
+    """A stolen backup tells no more than how many sessions a principal has."""
+    world = World(encrypt=True)
+    inner = world.store
+    browser = world.browser()
+    await browser.put(secret="canary-value")
+    blobs = [encode_record(record) async for record in inner.scan()]
+    assert len(blobs) == 1
+    assert b"canary" not in blobs[0]
+    assert await browser.data() == {"secret": "canary-value"}

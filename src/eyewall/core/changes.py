@@ -7,7 +7,7 @@ it. Nothing but the keys it touched is written, so the other request's keys surv
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 import msgspec
@@ -56,10 +56,13 @@ class Changes:
             data.pop(key, None)
         data.update({key: msgspec.Raw(value) for key, value in self.assigned.items()})
         flash = [] if self.cleared else [entry for entry in base.flash if entry.id not in self.taken]
+        # Applied twice it has the effect of once: a save that was given up may have happened after all.
+        known = {entry.id for entry in flash}
+        flash += [entry for entry in self.flashed if entry.id not in known]
         return Payload(
             format=1,
             data=data,
-            flash=flash + self.flashed,
+            flash=flash,
             principal=who.principal,
             authenticated_at=who.authenticated_at,
         )
@@ -75,7 +78,7 @@ class Changes:
         if later is None:
             return self
         if later.cleared:
-            return later
+            return replace(later, identity=later.identity or self.identity)
         assigned = {key: value for key, value in self.assigned.items() if key not in later.deleted}
         return Changes(
             cleared=self.cleared,

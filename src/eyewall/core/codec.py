@@ -10,7 +10,8 @@ code   type                   content
 1      int beyond 64 bits     big-endian two's complement
 2      tuple                  msgpack array
 3      set                    msgpack array, elements ordered by their encoded bytes
-4      datetime               msgpack array: ISO text, fold, name of the ``ZoneInfo`` or nil
+4      datetime               msgpack array: ISO text without offset, fold, zone: nil (naive), offset from
+                              UTC in microseconds, or the name of a ``ZoneInfo``
 5      date                   ISO text
 6      timedelta              msgpack array: days, seconds, microseconds
 7      UUID                   16 bytes
@@ -23,7 +24,7 @@ from __future__ import annotations
 
 import zoneinfo
 from collections.abc import Callable
-from datetime import date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
 from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID
@@ -136,13 +137,19 @@ def _pack_dict(value: dict[Any, Any], depth: int) -> Any:
 
 
 def _pack_datetime(value: datetime, _depth: int) -> Any:
-    zone = value.tzinfo
-    if zone is None or type(zone) is timezone:
-        return _Ext(4, _encode([value.isoformat(), value.fold, None]))
-    key = zone.key if isinstance(zone, zoneinfo.ZoneInfo) else None
-    if key is None:
-        raise _UnstorableError(f"its time zone is {_refusal(type(zone))}; use datetime.UTC or a ZoneInfo")
-    return _Ext(4, _encode([value.replace(tzinfo=None).isoformat(), value.fold, key]))
+    # The offset apart from the text: Python 3.11 cannot read back one of less than a second.
+    text = value.replace(tzinfo=None).isoformat()
+    return _Ext(4, _encode([text, value.fold, _zone_of(value.tzinfo)]))
+
+
+def _zone_of(zone: tzinfo | None) -> int | str | None:
+    if zone is None:
+        return None
+    if type(zone) is timezone:
+        return zone.utcoffset(None) // timedelta(microseconds=1)
+    if isinstance(zone, zoneinfo.ZoneInfo) and zone.key is not None:
+        return zone.key
+    raise _UnstorableError(f"its time zone is {_refusal(type(zone))}; use datetime.UTC or a ZoneInfo")
 
 
 _PACKERS: Final[dict[type, _Packer]] = {
@@ -161,9 +168,13 @@ _PACKERS: Final[dict[type, _Packer]] = {
 
 
 def _read_datetime(data: bytes) -> datetime:
-    text, fold, key = _decoder.decode(data)
+    text, fold, zone = _decoder.decode(data)
     moment = datetime.fromisoformat(text).replace(fold=fold)
-    return moment if key is None else moment.replace(tzinfo=zoneinfo.ZoneInfo(key))
+    if zone is None:
+        return moment
+    if isinstance(zone, int):
+        return moment.replace(tzinfo=timezone(timedelta(microseconds=zone)) if zone else UTC)
+    return moment.replace(tzinfo=zoneinfo.ZoneInfo(zone))
 
 
 _UNPACKERS: Final[dict[int, Callable[[bytes], Any]]] = {

@@ -46,6 +46,7 @@ class Draft:
         "cookie",
         "doomed",
         "in_cookie",
+        "life",
         "max_size",
         "names_sent",
         "now_messages",
@@ -64,6 +65,7 @@ class Draft:
         self.session_id: str | None = None
         self.brought_cookie = False
         self.in_cookie = in_cookie
+        self.life = object()  # another one after destroy(): saves under way must not bring this one back
         self.names_sent: list[str] = []
         self.cookie = CookieAction.KEEP
         self.doomed: list[bytes] = []
@@ -158,7 +160,8 @@ class Draft:
 
     def clear(self) -> None:
         """Drop the data, the messages and the principal. With a principal goes the ID."""
-        signed_in = self.principal is not None
+        # Also when an earlier clear() of this request has signed them out already, but is not stored yet.
+        signed_in = self.principal is not None or self.payload.principal is not None
         self.changes = Changes(cleared=True, identity=Identity(None, None) if signed_in else None)
         self.renew = self.renew or signed_in
         self._values.clear()
@@ -283,17 +286,22 @@ class Draft:
             return lambda _: None
         return lambda payload: payload.data.get(key)
 
-    def settle_value(self, key: str, value: Any, record: Record, payload: Payload) -> None:
-        """Note that ``value`` is stored under ``key``, in ``record``; other changes still wait."""
+    def settle_if(self, life: object, stored: tuple[Record, Payload]) -> None:
+        """Note what is stored now, unless the session was destroyed since ``life`` was looked at."""
+        if self.life is life:
+            self.settle(*stored)
+
+    def note_stored(self, key: str, value: Any) -> None:
+        """Note that ``value`` is stored under ``key``; other changes still wait."""
         if self.changes is not None:
             self.changes.assigned.pop(key, None)
             self.changes.deleted.discard(key)
-        self.settle(record, payload)
         # Compared with this request's own value: what is stored may be a later one, written together with it.
         self._remember(key, value, encode_value(key, value))
 
     def forget(self) -> None:
         """Become a new visitor's draft: what was loaded is gone, and the changes with it."""
+        self.life = object()
         self.record, self.payload, self.changes = None, empty_payload(), None
         self.session_id, self.renew, self.restart = None, False, False
         self._values.clear()

@@ -32,6 +32,7 @@ class EventKind(enum.Enum):
     UNKNOWN_ID = "cookie refused: no such session (ended or expired)"
     AMBIGUOUS_COOKIE = "cookie refused: two valid session cookies in one request"
     DAMAGED_RECORD = "stored record refused: damaged or foreign"
+    NOT_SAVED = "answer taken back: the session could not be saved"
     WRITE_DROPPED = "change dropped: the session had ended meanwhile"
     CROSS_ORIGIN_REFUSED = "request refused: from another site"
     STORE_DOWN = "store does not answer"
@@ -44,6 +45,7 @@ _LEVELS: Final = {
     EventKind.FORGED_ID: logging.WARNING,
     EventKind.CROSS_ORIGIN_REFUSED: logging.WARNING,
     EventKind.STORE_DOWN: logging.ERROR,
+    EventKind.NOT_SAVED: logging.ERROR,
     EventKind.STORE_BACK: logging.WARNING,
     EventKind.WRITE_DROPPED: logging.INFO,
 }

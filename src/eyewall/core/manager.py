@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from time import monotonic
 from typing import Any, Final
 
@@ -18,16 +18,20 @@ import msgspec
 from eyewall.core.browser_cookie import BrowserCookie, IdCookie
 from eyewall.core.changes import Changes
 from eyewall.core.codec import decode_value, encode_value
+from eyewall.core.cors import CorsPolicy
 from eyewall.core.draft import CookieAction, Draft
 from eyewall.core.events import EventKind, EventStream
 from eyewall.core.ids import digest_of
+from eyewall.core.opening import encrypted_store
 from eyewall.core.payload import Payload
 from eyewall.core.record import Record
 from eyewall.core.session import Session
 from eyewall.core.store import Clock, Store, utc_now
+from eyewall.core.store_health import StoreHealth, as_store_failure
 from eyewall.core.sweeping import Sweeper
 from eyewall.core.timeouts import Timeouts
-from eyewall.core.writer import SessionMovedError, Writer
+from eyewall.core.writer import Issued, Limits, SessionMovedError, Writer
+from eyewall.crypto.key_use import KeyUse, Use
 from eyewall.crypto.keyring import KeyRing
 from eyewall.errors import DamagedRecordError, SessionEndedError, StoreUnavailable
 from eyewall.settings import Settings
@@ -49,22 +53,35 @@ class Manager:
 
     def __init__(self, settings: Settings, store: Store, clock: Clock = utc_now) -> None:
         self.settings = settings
-        self.store = store
         self.clock = clock
         self.events = EventStream(clock)
+        self.cors = CorsPolicy.from_settings(settings)
         self._timeouts = Timeouts(settings.ttl, settings.absolute_ttl)
-        self._writer = Writer(store, self._timeouts, clock, max_size=settings.max_size, spawn=self.spawn)
         self._cookies: dict[bool, BrowserCookie] = {}
+        self._key_use = KeyUse((), clock)
         self._in_cookie = settings.backend == "cookie"
         self._timeout = settings.store_timeout.total_seconds()
-        self._store_is_up = True
-        self._sweeper = Sweeper(store, clock, self.spawn)
+        self._health = StoreHealth(self.events)
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._use_store(store)
+
+    def _use_store(self, store: Store) -> None:
+        self.store = store
+        limits = Limits(self.settings.max_size, self._timeout)
+        self._writer = Writer(store, self._timeouts, self.clock, limits, self.spawn)
+        self._sweeper = Sweeper(store, self.clock, self.spawn)
 
     def use_keyring(self, keyring: KeyRing) -> None:
         """Sign session cookies with the newest key of ``keyring`` from now on, and accept all of its keys."""
+        self._key_use = keyring.count_uses(self.clock)
+        if self.settings.encrypt:
+            self._use_store(encrypted_store(self.store, keyring))
         for https in (True, False):
             self._cookies[https] = self._cookie_with(keyring, https=https)
+
+    def key_use(self) -> dict[str, Use]:
+        """Return what each retired key has verified since the start, by key ID: what is unused can go."""
+        return self._key_use.by_key()
 
     def _cookie_with(self, keyring: KeyRing, *, https: bool) -> BrowserCookie:
         if not self._in_cookie:
@@ -102,15 +119,15 @@ class Manager:
             return
         digest = digest_of(draft.session_id)
         try:
-            async with self._watching_the_store(self._timeout):
+            async with self._health.watching(self._timeout):
                 began = monotonic()
                 found = await self._writer.load(digest)
                 session.waited = monotonic() - began
         except DamagedRecordError as error:
             self.events.emit(EventKind.DAMAGED_RECORD, digest=digest, detail=str(error))
             found = None
-        except StoreUnavailable as error:
-            session.failure = error
+        except Exception as error:  # noqa: BLE001 - no error of a store may leave a request unanswered
+            session.failure = error if isinstance(error, StoreUnavailable) else as_store_failure(error)
             session.store_failed = True
             return
         if found is None:
@@ -133,7 +150,7 @@ class Manager:
             return False
         if status < 500:
             draft.notice_nested_changes()
-        if draft.has_work():
+        if draft.has_work() or session.is_being_saved():
             return True
         return draft.record is not None and self._timeouts.touch_is_due(draft.record, self.clock())
 
@@ -165,8 +182,8 @@ class Manager:
 
     async def _save(self, session: Session, status: int) -> None:
         draft = session.draft
-        async with self._watching_the_store(self._patience_left(session)), session.turn():
-            before = draft.payload
+        async with self._health.watching(self._patience_left(session)), session.turn():
+            before, life = draft.payload, draft.life
             changes = draft.take_changes()
             try:
                 await self._delete_doomed(draft)
@@ -175,7 +192,8 @@ class Manager:
             except SessionEndedError:
                 raise
             except BaseException:  # also when cancelled: what was not acknowledged can be saved again
-                draft.give_back(changes, before)
+                if draft.life is life:
+                    draft.give_back(changes, before)
                 raise
         self._sweeper.nudge()
 
@@ -194,30 +212,32 @@ class Manager:
         elif draft.renew:
             await self._move(draft, record, before, changes)
         elif changes:
-            draft.settle(*await self._writer.change(record, before, changes.apply_to))
+            life = draft.life
+            draft.settle_if(life, await self._writer.change(record, before, changes.apply_to))
         elif self._timeouts.touch_is_due(record, self.clock()):
             await self._touch(draft, record)
 
     async def _create(self, draft: Draft, changes: Changes) -> None:
-        session_id, record, payload = await self._writer.create(changes.apply_to)
-        self._adopt(draft, session_id)
-        draft.settle(record, payload)
-        self.events.emit(EventKind.CREATED, digest=record.digest)
+        life = draft.life
+        created = await self._writer.create(changes.apply_to)
+        self._adopt(draft, life, created)
+        self.events.emit(EventKind.CREATED, digest=created.record.digest)
 
     async def _move(self, draft: Draft, record: Record, before: Payload, changes: Changes) -> None:
+        life = draft.life
+        signs_in = changes.identity is not None and changes.identity.principal is not None
         try:
-            session_id, record, payload = await self._writer.move(
-                record, before, changes.apply_to, restart=draft.restart
+            moved = await self._writer.move(
+                record, before, changes.apply_to, restart=draft.restart and signs_in
             )
         except SessionEndedError:
-            if changes.identity is None or changes.identity.principal is None:
+            if not signs_in:
                 raise
             # Whoever has just proved who they are is signed in, with nothing of the session that ended.
             await self._create(draft, changes)
             return
-        self._adopt(draft, session_id)
-        draft.settle(record, payload)
-        self.events.emit(EventKind.REGENERATED, digest=record.digest)
+        self._adopt(draft, life, moved)
+        self.events.emit(EventKind.REGENERATED, digest=moved.record.digest)
 
     def _seal(self, draft: Draft) -> None:
         """A client-side session changes with its cookie; find out here whether it fits."""
@@ -225,24 +245,34 @@ class Manager:
             draft.cookie = CookieAction.SET
             self._cookies[True].lines(draft)
 
-    def _adopt(self, draft: Draft, session_id: str) -> None:
-        draft.session_id = session_id
+    def _adopt(self, draft: Draft, life: object, issued: Issued) -> None:
+        """Go on under the new ID; unless the session was destroyed while it was being written."""
+        if draft.life is not life:
+            draft.doomed.append(issued.record.digest)
+            return
+        draft.session_id = issued.session_id
         draft.cookie = CookieAction.SET
+        if draft.restart and issued.payload.principal is not None:
+            self.events.emit(EventKind.SIGNED_IN, digest=issued.record.digest)
         draft.renew = draft.restart = False
+        draft.settle(issued.record, issued.payload)
 
     async def _touch(self, draft: Draft, record: Record) -> None:
         now = self.clock()
         expires_at = self._timeouts.expiry(record.created_at, now)
         seen = msgspec.structs.replace(record, seen_at=now, expires_at=expires_at)
-        try:
-            await self.store.touch(seen.digest, seen.seen_at, seen.expires_at)
-        except StoreUnavailable as error:
-            self._store_failed(error)  # the answer itself needs nothing from the store
+        # Whether it fails or hangs: the answer itself needs nothing more from the store.
+        with contextlib.suppress(StoreUnavailable):
+            async with self._health.watching(self._timeout / 2):
+                await self.store.touch(seen.digest, seen.seen_at, seen.expires_at)
         draft.record = seen
 
     def _drop(self, session: Session, error: SessionEndedError) -> None:
         draft = session.draft
         digest = draft.record.digest if draft.record is not None else None
+        damage = error.__cause__
+        if isinstance(damage, DamagedRecordError):
+            self.events.emit(EventKind.DAMAGED_RECORD, digest=digest, detail=str(damage))
         self.events.emit(EventKind.WRITE_DROPPED, digest=digest)
         if not isinstance(error, SessionMovedError):
             draft.cookie = CookieAction.DELETE
@@ -254,8 +284,8 @@ class Manager:
         if draft.has_sweeping_changes():
             await self.save(session)
         initial = encode_value(key, default)
-        async with self._watching_the_store(self._patience_left(session)), session.turn():
-            read_encoded = draft.view_of(key)
+        async with self._health.watching(self._patience_left(session)), session.turn():
+            read_encoded, life = draft.view_of(key), draft.life
             result: Any = None
 
             def step(payload: Payload) -> Payload:
@@ -265,15 +295,18 @@ class Manager:
 
             try:
                 if draft.record is None:
-                    session_id, record, payload = await self._writer.create(step)
-                    self._adopt(draft, session_id)
+                    issued = await self._writer.create(step)
+                    self._adopt(draft, life, issued)
+                    self.events.emit(EventKind.CREATED, digest=issued.record.digest)
                 else:
-                    record, payload = await self._writer.change(draft.record, draft.payload, step)
+                    stored = await self._writer.change(draft.record, draft.payload, step)
+                    draft.settle_if(life, stored)
             except SessionEndedError as error:
                 self._drop(session, error)
                 raise
-            draft.settle_value(key, result, record, payload)
-            self._seal(draft)
+            if draft.life is life:
+                draft.note_stored(key, result)
+                self._seal(draft)
         return result
 
     # -- the cookie ---------------------------------------------------------------------------------------
@@ -288,33 +321,8 @@ class Manager:
 
     # -- the store's health, and work in the background ---------------------------------------------------
 
-    @contextlib.asynccontextmanager
-    async def _watching_the_store(self, patience: float) -> AsyncIterator[None]:
-        """Bound the time (seconds), and report when the store stops answering and when it answers again."""
-        scope = asyncio.timeout(patience)
-        try:
-            async with scope:
-                yield
-        except TimeoutError:
-            if not scope.expired():
-                raise
-            error = StoreUnavailable(f"the store did not answer within {patience:.3g} s")
-            self._store_failed(error)
-            raise error from None
-        except StoreUnavailable as error:
-            self._store_failed(error)
-            raise
-        if not self._store_is_up:
-            self._store_is_up = True
-            self.events.emit(EventKind.STORE_BACK)
-
     def _patience_left(self, session: Session) -> float:
         return _PATIENCE * self._timeout - session.waited
-
-    def _store_failed(self, error: StoreUnavailable) -> None:
-        if self._store_is_up:
-            self._store_is_up = False
-            self.events.emit(EventKind.STORE_DOWN, detail=str(error))
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run ``work`` as a task that is neither garbage-collected nor lost at :meth:`aclose`."""

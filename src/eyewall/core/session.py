@@ -233,7 +233,8 @@ class Session(MutableMapping[str, Any]):
         """Store now what was changed so far, instead of when the answer leaves.
 
         Raises:
-            StoreUnavailable: nothing was stored; the changes are kept and can be saved again.
+            StoreUnavailable: whether it was stored is unknown; the changes are kept, and can be saved again
+                without harm.
             SessionEndedError: the session was ended meanwhile; the changes are dropped.
         """
         self._use(changing=True)
@@ -269,6 +270,10 @@ class Session(MutableMapping[str, Any]):
         if self._lock is None:
             self._lock = asyncio.Lock()
         return self._lock
+
+    def is_being_saved(self) -> bool:
+        """Whether a save of this session is under way."""
+        return self._lock is not None and self._lock.locked()
 
     def close(self) -> None:
         """From now on refuse changes: the response is finished."""

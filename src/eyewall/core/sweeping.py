@@ -16,6 +16,7 @@ BATCH: Final = 1000
 """Most records one batch removes; small enough that no request waits for it noticeably."""
 
 _INTERVAL: Final = timedelta(minutes=1)
+_LONGEST: Final = timedelta(seconds=30)
 _WHILE_BEHIND: Final = timedelta(seconds=1)
 
 
@@ -40,6 +41,7 @@ class Sweeper:
         self._due_at = clock() + _jittered(_INTERVAL)
         self._timer_loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._sweeping: asyncio.Task[Any] | None = None
         self._stopped = False
 
     def nudge(self) -> None:
@@ -62,11 +64,20 @@ class Sweeper:
 
     async def sweep_once(self) -> None:
         """Remove one batch; come back soon when there was more."""
+        if self._sweeping is not None:
+            return  # the last one still waits for the store
+        self._sweeping = asyncio.current_task()
         try:
-            removed = await self._store.sweep(self._clock(), BATCH)
-        except StoreUnavailable as error:
+            async with asyncio.timeout(_LONGEST.total_seconds()):
+                removed = await self._store.sweep(self._clock(), BATCH)
+        except (StoreUnavailable, TimeoutError) as error:
             logger.debug("sweep put off: %s", error)
             return
+        except Exception:  # noqa: BLE001 - sweeping is nobody's request: nobody else would report it
+            logger.exception("a sweep failed in a way it should not")
+            return
+        finally:
+            self._sweeping = None
         if removed >= BATCH:
             self._due_at = self._clock() + _WHILE_BEHIND
             self._set_timer(_WHILE_BEHIND)
@@ -75,6 +86,8 @@ class Sweeper:
         """Start no more batches."""
         if self._timer is not None:
             self._timer.cancel()
+        if self._sweeping is not None:
+            self._sweeping.cancel()
         self._stopped = True
 
     def _set_timer(self, delay: timedelta) -> None:

@@ -19,13 +19,13 @@ import contextlib
 import random
 from collections.abc import Callable, Coroutine
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from eyewall.core.ids import digest_of, new_session_id
 from eyewall.core.payload import Payload, decode_payload, empty_payload, encode_payload
-from eyewall.core.record import Record
+from eyewall.core.record import Device, Record
 from eyewall.core.store import Clock, Store
 from eyewall.core.timeouts import Timeouts
 from eyewall.errors import DamagedRecordError, SessionEndedError, SessionTooLargeError, StoreUnavailable
@@ -42,6 +42,22 @@ that they leave the browser's new cookie alone. It serves no data and opens no s
 
 Stored = tuple[Record, Payload]
 """What a store holds: a record, and its payload decoded."""
+
+
+class Limits(NamedTuple):
+    """Largest payload (bytes), and seconds that a write may take which no single request waits for."""
+
+    max_size: int
+    patience: float
+
+
+class Issued(NamedTuple):
+    """A session under an ID that nobody has been told yet."""
+
+    session_id: str
+    record: Record
+    payload: Payload
+
 
 Spawn = Callable[[Coroutine[Any, Any, None]], object]
 
@@ -84,6 +100,10 @@ class _Change:
         self._result = error
         self._wake()
 
+    def is_given_up(self) -> bool:
+        """Whether nobody waits for it any more: then it must not happen behind their back."""
+        return self._future is not None and self._future.cancelled()
+
     async def wait(self) -> Stored:
         """Wait for another task to write it."""
         self._future = asyncio.get_running_loop().create_future()
@@ -108,17 +128,15 @@ class Writer:
         store: where the records are.
         timeouts: decide when what is written expires.
         clock: returns the current time (UTC).
-        max_size: largest payload, in bytes.
+        limits: how large and how slow it may get.
         spawn: runs a coroutine as a task that is not lost.
     """
 
-    def __init__(
-        self, store: Store, timeouts: Timeouts, clock: Clock, *, max_size: int, spawn: Spawn
-    ) -> None:
+    def __init__(self, store: Store, timeouts: Timeouts, clock: Clock, limits: Limits, spawn: Spawn) -> None:
         self._store = store
         self._timeouts = timeouts
         self._clock = clock
-        self._max_size = max_size
+        self._limits = limits
         self._spawn = spawn
         self._queues: dict[bytes, list[_Change]] = {}
 
@@ -135,14 +153,14 @@ class Writer:
             return None
         return record, _payload_of(record, digest)
 
-    async def create(self, step: Step) -> tuple[str, Record, Payload]:
-        """Start a session: returns its ID, record and payload."""
+    async def create(self, step: Step) -> Issued:
+        """Start a session."""
         payload = step(empty_payload())
         for _ in range(3):
             session_id = new_session_id()
             record = self._first(session_id, payload, self._clock())
             if await self._store.create(record):
-                return session_id, record, payload
+                return Issued(session_id, record, payload)
         raise StoreUnavailable("the store says of three fresh 256-bit digests that they are taken")
 
     async def change(self, record: Record, payload: Payload, step: Step) -> Stored:
@@ -171,11 +189,16 @@ class Writer:
             self._spawn(self._write_queued(digest, changes))
 
     async def _write_queued(self, digest: bytes, changes: list[_Change]) -> None:
+        changes = [change for change in changes if not change.is_given_up()]
         try:
-            await self._swap(changes, await self._reload(digest, conflicts=0))
+            async with asyncio.timeout(self._limits.patience):
+                await self._swap(changes, await self._reload(digest, conflicts=0))
         except SessionTooLargeError:
             for change in changes:  # together they do not fit; alone most of them may
                 await self._write_alone(digest, change)
+        except TimeoutError:
+            for change in changes:
+                change.fail(StoreUnavailable("the store did not answer"))
         except Exception as error:  # noqa: BLE001 - each of those who wait raises it as their own
             for change in changes:
                 change.fail(error)
@@ -202,9 +225,7 @@ class Writer:
             current = await self._reload(record.digest, conflicts)
         raise StoreUnavailable(_TOO_CONTESTED)
 
-    async def move(
-        self, record: Record, payload: Payload, step: Step, *, restart: bool
-    ) -> tuple[str, Record, Payload]:
+    async def move(self, record: Record, payload: Payload, step: Step, *, restart: bool) -> Issued:
         """Give the session a new ID, with what ``step`` makes of it; the old record becomes a marker.
 
         Args:
@@ -220,11 +241,11 @@ class Writer:
             changed = step(payload)
             began = self._clock() if restart else record.created_at
             session_id = new_session_id()
-            target = self._first(session_id, changed, began)
+            target = self._first(session_id, changed, began, record.device)
             if not await self._store.create(target):
                 continue
             if await self._mark_moved(record, target):
-                return session_id, target, changed
+                return Issued(session_id, target, changed)
             await self._store.delete(target.digest)
             record, payload = await self._reload(record.digest, conflicts)
         raise StoreUnavailable(_TOO_CONTESTED)
@@ -242,23 +263,48 @@ class Writer:
         try:
             return await self._store.replace(marker, version=record.version)
         except StoreUnavailable:
-            # Nobody has been told the new ID: do not leave a session behind that nobody can end.
-            with contextlib.suppress(StoreUnavailable):
-                await self._store.delete(target.digest)
+            if await self._was_moved_to(record, target):
+                return True  # only the reply was lost
             raise
+        except asyncio.CancelledError:
+            # Nobody will be told the new ID: do not leave a session behind that nobody can end.
+            self._spawn(self._discard(target))
+            raise
+
+    async def _was_moved_to(self, record: Record, target: Record) -> bool:
+        try:
+            found = await self._store.load(record.digest)
+        except (StoreUnavailable, DamagedRecordError):
+            found = None
+        if found is not None and found.successor == target.digest:
+            return True
+        await self._discard(target)
+        return False
+
+    async def _discard(self, target: Record) -> None:
+        with contextlib.suppress(StoreUnavailable, TimeoutError):
+            async with asyncio.timeout(self._limits.patience):
+                await self._store.delete(target.digest)
 
     async def _reload(self, digest: bytes, conflicts: int) -> Stored:
         if conflicts >= _PATIENT_CONFLICTS:
             # Losers of a race that start again together would race again together.
             await asyncio.sleep(random.uniform(0, 0.002 * min(conflicts, 25)))  # noqa: S311 - not a secret
-        record = await self._store.load(digest)
-        if record is None or not self._timeouts.is_live(record, self._clock()):
-            raise SessionEndedError("this session was ended while the request was being answered")
-        if record.successor is not None:
-            raise SessionMovedError("this session was given a new ID while the request was being answered")
-        return record, _payload_of(record, digest)
+        try:
+            record = await self._store.load(digest)
+            if record is None or not self._timeouts.is_live(record, self._clock()):
+                raise SessionEndedError("this session was ended while the request was being answered")
+            if record.successor is not None:
+                raise SessionMovedError(
+                    "this session was given a new ID while the request was being answered"
+                )
+            return record, _payload_of(record, digest)
+        except DamagedRecordError as error:
+            raise SessionEndedError("this session's record is damaged") from error
 
-    def _first(self, session_id: str, payload: Payload, created_at: datetime) -> Record:
+    def _first(
+        self, session_id: str, payload: Payload, created_at: datetime, device: Device | None = None
+    ) -> Record:
         now = self._clock()
         digest = digest_of(session_id)
         return Record(
@@ -269,6 +315,7 @@ class Writer:
             seen_at=now,
             expires_at=self._timeouts.expiry(created_at, now),
             principal=payload.principal,
+            device=device,
         )
 
     def _next(self, record: Record, payload: Payload) -> Record:
@@ -284,10 +331,10 @@ class Writer:
 
     def _encoded(self, payload: Payload, digest: bytes) -> bytes:
         encoded = encode_payload(payload, digest)
-        if len(encoded) > self._max_size:
+        if len(encoded) > self._limits.max_size:
             raise SessionTooLargeError(
-                f"this session would take {len(encoded)} bytes; max_size is {self._max_size}. Keep large "
-                "data elsewhere and its key in the session, or raise max_size."
+                f"this session would take {len(encoded)} bytes; max_size is {self._limits.max_size}. Keep "
+                "large data elsewhere and its key in the session, or raise max_size."
             )
         return encoded
 

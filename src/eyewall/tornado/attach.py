@@ -51,7 +51,7 @@ def cross_origin_problem(
         origin=origin,
         scheme=request.protocol,
         host=request.host,
-        trusted_origins=settings.trusted_origins,
+        trusted_origins=settings.senders,
     )
     if refusal is None or (origin and is_trusted is not None and is_trusted(origin)):
         return None

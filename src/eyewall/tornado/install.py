@@ -24,6 +24,7 @@ from tornado.web import (
 from eyewall.core.manager import Manager
 from eyewall.core.session import Session
 from eyewall.tornado.attach import attach, cross_origin_problem
+from eyewall.tornado.cors import PreflightHandler, begin_cors
 from eyewall.tornado.wire import CommitBarrier
 
 _NEVER = frozenset({StaticFileHandler, ErrorHandler, RedirectHandler, FallbackHandler})
@@ -43,6 +44,8 @@ def install(application: Application, manager: Manager) -> None:
         original = type(application).get_handler_delegate
         if target_class in _NEVER or not getattr(target_class, "uses_session", True):
             return original(application, request, target_class, *args, **kwargs)
+        if begin_cors(manager.cors, request):
+            return original(application, request, PreflightHandler)
         protected = getattr(target_class, "cross_origin_protection", True)
         if protected and cross_origin_problem(manager, request) is not None:
             return original(application, request, ErrorHandler, {"status_code": 403})

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakMethod
 
 from tornado.web import HTTPError, RequestHandler
 
 from eyewall.core.session import Session
-from eyewall.errors import EyewallError, SessionError
+from eyewall.errors import SessionError
 from eyewall.tornado.attach import attach, cross_origin_problem, session_on
+from eyewall.tornado.cors import answer_preflight, begin_cors
 from eyewall.tornado.sessions import Sessions
 
 if TYPE_CHECKING:
@@ -45,12 +47,21 @@ class SessionMixin(_Handler):
         """The session of this request."""
         session = session_on(self.request)
         if session is None:
-            raise SessionError(f"{type(self).__name__} has uses_session = False, so it has no session")
+            name, early = type(self).__name__, type(self).uses_session
+            raise SessionError(
+                f"{name} has no session: put SessionMixin before RequestHandler, as in "
+                f"class {name}(SessionMixin, RequestHandler)"
+                if early
+                else f"{name} has uses_session = False, so it has no session"
+            )
         return session
 
     async def _execute(self, transforms: list[Any], *args: bytes, **kwargs: bytes) -> None:
         if type(self).uses_session:
-            await _begin(self)
+            try:
+                await _begin(self)
+            except Exception as error:  # noqa: BLE001 - Tornado answers none from here, and the client hangs
+                _instead_of_prepare(self, error)
         try:
             await super()._execute(transforms, *args, **kwargs)
         finally:
@@ -74,12 +85,11 @@ def session_of(handler: RequestHandler) -> Session:
 
 async def _begin(handler: SessionMixin) -> None:
     """Load the session. What goes wrong is answered by the handler itself, as its own error page."""
-    try:
-        sessions = Sessions.of(handler.application)
-    except EyewallError as error:
-        _instead_of_prepare(handler, error)
-        return
+    sessions = Sessions.of(handler.application)
     if session_on(handler.request) is None:
+        if begin_cors(sessions.cors, handler.request):
+            handler.__dict__["prepare"] = partial(answer_preflight, handler)
+            return
         session = attach(sessions, handler.request)
         if session.draft.session_id is not None:
             await sessions.load(session)

@@ -11,7 +11,7 @@ from eyewall.core.manager import Manager
 from eyewall.core.opening import keyring_for, open_store
 from eyewall.core.session import Session
 from eyewall.core.store import Clock, Store, utc_now
-from eyewall.errors import SessionEndedError, StoreUnavailable
+from eyewall.errors import ConfigurationError, SessionEndedError, StoreUnavailable
 from eyewall.settings import Settings
 from eyewall.tornado.http_errors import SessionEndedResponse, SessionUnavailableResponse
 from eyewall.tornado.install import install, uninstall
@@ -64,9 +64,13 @@ class Sessions(Manager):
         Raises:
             ConfigurationError: a setting or the secret is missing or unsafe.
         """
-        sessions: Sessions | None = application.settings.get(SETTING)
+        sessions = application.settings.get(SETTING)
         if sessions is None:
             sessions = application.settings[SETTING] = cls()
+        if not isinstance(sessions, Sessions):
+            raise ConfigurationError(
+                f"the application setting {SETTING!r} must be a Sessions, not {sessions!r}"
+            )
         if not sessions.is_bound:
             sessions.bind(application)
         return sessions
@@ -77,7 +81,7 @@ class Sessions(Manager):
         Raises:
             ConfigurationError: there is no secret and none can be made, or it is unsafe.
         """
-        ours = self.settings.cookie_secret is not None
+        ours = self.settings.cookie_secret is not None or self.settings.secret_file is not None
         self.use_keyring(
             keyring_for(
                 self.settings,

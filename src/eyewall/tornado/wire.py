@@ -11,25 +11,35 @@ handlers and Tornado's own state machine notice nothing and stay synchronous.
 
 from __future__ import annotations
 
+import asyncio
 import enum
 import http
 import http.client
+import logging
 from collections.abc import Callable
 from typing import Any, Final
 
 from tornado.concurrent import Future
 from tornado.httputil import HTTPConnection, HTTPHeaders, RequestStartLine, ResponseStartLine
+from tornado.iostream import StreamClosedError
 
-from eyewall.core.events import logger
+from eyewall.core.draft import CookieAction
+from eyewall.core.events import EventKind, logger
 from eyewall.core.manager import Manager
 from eyewall.core.session import Session
 from eyewall.errors import SessionEndedError, SessionError, StoreUnavailable
+
+_REPLACEMENT_HEADERS: Final = {
+    "Content-Type": "text/plain; charset=UTF-8",
+    "Cache-Control": "no-store",
+    "Vary": "Cookie",
+}
 
 RETRY_AFTER: Final = "2"
 """Seconds after which a browser may try again when the store did not answer."""
 
 _Call = tuple[Callable[[], Any], "Future[None]"]
-_OWN: Final = frozenset({"_held", "_answer", "_status", "_streamed", "_refusal"})
+_OWN: Final = frozenset({"_held", "_answer", "_status", "_refusal"})
 
 
 class _Answer(enum.Enum):
@@ -57,7 +67,6 @@ class CommitBarrier(HTTPConnection):
     _held: list[_Call] | None
     _answer: _Answer
     _status: int
-    _streamed: bool
     _refusal: SessionError | None
 
     def __init__(self, inner: HTTPConnection, session: Session, manager: Manager, *, https: bool) -> None:
@@ -69,7 +78,6 @@ class CommitBarrier(HTTPConnection):
             _held=None,
             _answer=_Answer.NOT_SENT,
             _status=200,
-            _streamed=False,
             _refusal=None,
         )
 
@@ -103,38 +111,43 @@ class CommitBarrier(HTTPConnection):
         if not isinstance(start_line, ResponseStartLine):
             raise TypeError("a server sends response start lines only")
         self._status = start_line.code
-        self._session.headers_sent = True
         if self._status == http.HTTPStatus.SWITCHING_PROTOCOLS:
-            self._refuse_unsaved_handshake()
+            self._refuse_unsaved("a WebSocket handshake")
         if not self._must_hold():
             return self._send_head(start_line, headers, chunk)
         waiting = headers.copy()  # the handler may go on changing its own
         return self._hold(lambda: self._send_head(start_line, waiting, chunk))
 
-    def _refuse_unsaved_handshake(self) -> None:
-        """A 101 hands the stream over within this call, so nothing can wait for a save here."""
+    def _refuse_unsaved(self, what: str) -> None:
+        """Fail where the stream is handed over within one call, so that nothing can wait for a save."""
         if self._session.failure is not None or not self._session.draft.has_unsaved_changes():
             return
-        problem = "the session was changed before a WebSocket handshake; `await self.session.save()` there"
+        problem = f"the session was changed before {what}; `await self.session.save()` there"
         self._replace_answer(500, problem)
         raise SessionError(problem)
 
     def write(self, chunk: bytes) -> Future[None]:
         """Send a piece of the body, once what the session was told before it is stored."""
-        self._streamed = True
-        if self._held is None and self._answer is not _Answer.GIVEN_UP and not self._session.draft.has_work():
+        if not self._must_hold():
             return self._inner.write(chunk)
         return self._hold(lambda: self._inner.write(chunk))
 
     def finish(self) -> None:
         """End the answer. From here on the session refuses changes."""
         self._session.close()
-        # Without a write since the head, nothing ran that could have changed the session.
-        if self._held is None and not (self._streamed and self._must_hold()):
-            if self._answer is not _Answer.GIVEN_UP:
-                self._inner.finish()
+        if not self._must_hold():
+            self._inner.finish()
             return
         self._hold(self._inner.finish)
+
+    def detach(self) -> Any:
+        """Hand over the stream. Nothing can wait for a save any more, so there must be none to wait for.
+
+        Raises:
+            SessionError: the session was changed and not saved.
+        """
+        self._refuse_unsaved("detach()")
+        return self._inner.detach()  # type: ignore[attr-defined]  # HTTP/1.1 has it
 
     # -- holding ------------------------------------------------------------------------------------------
 
@@ -153,11 +166,11 @@ class CommitBarrier(HTTPConnection):
         future: Future[None] = Future()
         if self._answer is _Answer.GIVEN_UP:
             future.set_result(None)
-            return future
-        if self._held is None:
-            self._held = []
+        elif self._held is not None:
+            self._held.append((call, future))
+        else:
+            self._held = [(call, future)]
             self._manager.spawn(self._commit_then_release())
-        self._held.append((call, future))
         return future
 
     async def _commit_then_release(self) -> None:
@@ -165,6 +178,9 @@ class CommitBarrier(HTTPConnection):
             await self._commit()
         except StoreUnavailable as error:
             self._replace_answer(503, str(error))
+        except asyncio.CancelledError:
+            self._replace_answer(503, "the save was cancelled")
+            raise
         except SessionEndedError as error:
             self._replace_answer(409, str(error))
         except SessionError as error:
@@ -179,7 +195,7 @@ class CommitBarrier(HTTPConnection):
         if self._refusal is not None:
             raise self._refusal
         await self._manager.commit(self._session, status=self._status)
-        while self._session.draft.has_work():  # changed again by a streaming handler meanwhile
+        while self._session.draft.has_unsaved_changes():  # by a streaming handler, meanwhile
             await self._manager.commit(self._session, status=self._status)
 
     def _release(self) -> None:
@@ -190,35 +206,40 @@ class CommitBarrier(HTTPConnection):
                 continue
             try:
                 _chain(call(), future)
-            except Exception:  # noqa: BLE001 - a wrong Content-Length, or a client that is gone
-                logger.debug("a held answer could not be sent", exc_info=True)
+            except Exception as error:  # noqa: BLE001 - a wrong Content-Length, or a client that is gone
+                gone = isinstance(error, StreamClosedError)
+                logger.log(logging.DEBUG if gone else logging.ERROR, "an answer could not be sent: %s", error)
                 self._cut()
                 future.set_result(None)
 
     def _replace_answer(self, status: int, reason: str) -> None:
+        # The access log has the handler's status already, so this event is the only trace of the real one.
+        self._manager.events.emit(EventKind.NOT_SAVED, detail=f"{status}: {reason}")
         held, self._held = self._held or [], None
         for _, future in held:
             future.set_result(None)
         if self._answer is _Answer.HEAD_SENT:
-            logger.error("session not saved, connection cut after the headers: %s", reason)
             self._cut()
             return
-        # The access log has the handler's status already, so this line is the only trace of the real one.
-        logger.error("session not saved, answered %d: %s", status, reason)
         self._answer = _Answer.GIVEN_UP
         self._session.close()
+        try:
+            self._send_replacement(status)
+        except Exception:  # noqa: BLE001 - nothing is left to say; but the connection must not hang
+            logger.debug("an answer could not be replaced", exc_info=True)
+            self._cut()
+
+    def _send_replacement(self, status: int) -> None:
         phrase = http.client.responses[status]
-        body = f"{status}: {phrase}. Nothing was saved; please try again.\n".encode()
-        headers = HTTPHeaders(
-            {
-                "Content-Type": "text/plain; charset=UTF-8",
-                "Content-Length": str(len(body)),
-                "Cache-Control": "no-store",
-                "Vary": "Cookie",
-            }
-        )
+        body = f"{status}: {phrase}. What you sent may not have been saved; please try again.\n".encode()
+        headers = HTTPHeaders(_REPLACEMENT_HEADERS)
+        headers["Content-Length"] = str(len(body))
         if status == 503:
             headers["Retry-After"] = RETRY_AFTER
+        if self._session.cookie_due() is CookieAction.SET and not self._session.draft.in_cookie:
+            # An ID that was stored earlier in this request: without it the browser would hold a dead one.
+            for line in self._manager.set_cookie_lines(self._session, https=self._https):
+                headers.add("Set-Cookie", line)
         self._inner.write_headers(ResponseStartLine("", status, phrase), headers, self._unless_head(body))
         self._inner.finish()
 
@@ -240,6 +261,7 @@ class CommitBarrier(HTTPConnection):
     ) -> Future[None]:
         self._answer = _Answer.HEAD_SENT
         session = self._session
+        session.headers_sent = True
         if session.used:
             lines = self._manager.set_cookie_lines(session, https=self._https)
             if lines:
