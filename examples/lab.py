@@ -13,6 +13,7 @@ import asyncio
 import json
 import math
 import secrets
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -21,7 +22,7 @@ from urllib.parse import urlencode
 
 from tornado.web import Application, HTTPError, RequestHandler
 
-from eyewall import SessionMixin, Sessions, SessionTooLargeError, UnstorableValueError
+from eyewall import ConfigurationError, SessionMixin, Sessions, SessionTooLargeError, UnstorableValueError
 from eyewall.cli.serving import serve
 
 FRESH = timedelta(minutes=10)
@@ -261,7 +262,11 @@ def main() -> None:
     async def run() -> None:
         await serve(make_app(Sessions()), arguments.host, arguments.port, announce)
 
-    asyncio.run(run())
+    try:
+        asyncio.run(run())
+    except ConfigurationError as error:
+        print(f"lab: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from tests.servers.fixtures import (  # noqa: F401 - pytest finds fixtures and h
     fresh_server,
     mariadb,
     mongo,
+    mongodb,
     postgres,
     postgres_debian,
     pytest_terminal_summary,

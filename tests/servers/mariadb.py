@@ -41,13 +41,14 @@ class MariaDB(ServerProcess):
         self._daemon, self._client = daemon, client
         self.run(
             installer, "--no-defaults", f"--datadir={self.folder / 'data'}",
-            "--auth-root-authentication-method=normal", "--skip-test-db",
+            "--auth-root-authentication-method=normal", "--skip-test-db", f"--tmpdir={self.folder}",
         )  # fmt: skip
 
     def command(self) -> Sequence[str | Path]:
         return [
             self._daemon, "--no-defaults", f"--datadir={self.folder / 'data'}", f"--socket={self._socket}",
-            f"--pid-file={self.folder / 'pid'}", "--bind-address=127.0.0.1", f"--port={self.port}", *FASTER,
+            f"--pid-file={self.folder / 'pid'}", "--bind-address=127.0.0.1", f"--port={self.port}",
+            f"--tmpdir={self.folder}", *FASTER,
         ]  # fmt: skip
 
     def is_ready(self) -> bool:

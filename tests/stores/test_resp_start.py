@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from eyewall.core.store import utc_now
 from eyewall.errors import ConfigurationError, StoreUnavailable
 from eyewall.settings import Settings
 from eyewall.stores.resp import RespStore
 from eyewall.stores.resp_address import read_address
+from eyewall.testing.check_kit import new_record, next_version
 from tests.servers.resp import RespServer
 from tests.stores.resp_kit import EVERY_KIND, Factory, stores
 
@@ -38,6 +41,34 @@ async def test_wrong_credentials_fail_at_start_in_one_line(
     assert "wrong" not in str(caught.value).replace("wrong password", "")
     with pytest.raises(StoreUnavailable):
         await store.load(bytes(32))
+
+
+async def test_missing_rights_fail_at_start_in_one_line(fresh_server: Any, stores: Factory) -> None:
+    """A user who may read and not write would fail at the first visitor's first save."""
+    server = fresh_server("redis7")
+    server.ask("ACL", "SETUSER", "reader", "on", ">right", "~eyewall:*", "+get")
+    with pytest.raises(ConfigurationError, match="no permissions"):
+        await stores(f"redis://reader:right@127.0.0.1:{server.port}/0").check()
+
+
+GUIDE = Path(__file__).resolve().parents[2] / "docs" / "stores" / "redis.md"
+ENOUGH = "+@read +@write +@scripting +@connection +wait -@dangerous"
+
+
+async def test_the_rights_that_the_guide_names_are_enough(fresh_server: Any, stores: Factory) -> None:
+    """An operator who follows the guide must not meet refusals in production."""
+    assert ENOUGH in GUIDE.read_text()
+    server = fresh_server("redis7")
+    server.ask("ACL", "SETUSER", "shop", "on", ">right", "~eyewall:*", *ENOUGH.split())
+    store = stores(f"redis://shop:right@127.0.0.1:{server.port}/0")
+    await store.check()
+    record = new_record(utc_now, principal="alice")
+    assert await store.create(record)
+    assert await store.replace(next_version(record), version=1)
+    assert await store.touch(record.digest, utc_now(), record.expires_at)
+    assert len([each async for each in store.scan()]) == len(await store.find_principal("alice")) == 1
+    assert await store.delete_principal("alice") == 1
+    assert not await store.delete(record.digest)
 
 
 async def test_an_unknown_authority_fails_at_start(redis7_tls: RespServer, stores: Factory) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 from collections.abc import Callable
 from typing import Any, Final
 from weakref import WeakSet
@@ -13,6 +14,8 @@ from tornado.httputil import HTTPMessageDelegate, HTTPServerRequest
 from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 
+from eyewall.core.store import SelfCheck, Store
+from eyewall.errors import StoreUnavailable
 from eyewall.tornado import Sessions
 
 PATIENCE: Final = 10.0
@@ -37,12 +40,14 @@ async def serve(application: Application, host: str, port: int, announce: Callab
         announce: called with the port once it is listening.
 
     Raises:
-        ConfigurationError: a setting or the secret is missing or unsafe.
+        ConfigurationError: a setting or the secret is missing or unsafe, or the store's address or
+            password is wrong.
         OSError: the address cannot be listened on.
     """
     sessions = Sessions.of(application)
     under_way = UnderWay(application)
     try:
+        await check_store(sessions.store)
         sockets = bind_sockets(port, host)
         server = HTTPServer(application, max_body_size=MAX_BODY)
         server.add_sockets(sockets)
@@ -54,6 +59,21 @@ async def serve(application: Application, host: str, port: int, announce: Callab
     finally:
         await sessions.aclose()
     await server.close_all_connections()
+
+
+async def check_store(store: Store) -> None:
+    """Find out before serving whether ``store`` can be used; a server that is not up yet is only warned of.
+
+    Raises:
+        ConfigurationError: waiting will not help; the message is one line and says what to mend.
+    """
+    if not isinstance(store, SelfCheck):
+        return
+    try:
+        await store.check()
+    except StoreUnavailable as error:
+        said = " ".join(str(error).split())
+        print(f"eyewall: serving without sessions until the store answers: {said}", file=sys.stderr)
 
 
 def _stop_signal() -> asyncio.Event:

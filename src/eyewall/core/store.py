@@ -96,6 +96,22 @@ class Store(Protocol):
 
 
 @runtime_checkable
+class SelfCheck(Protocol):
+    """Capability: says at the application's start whether the store can be used."""
+
+    async def check(self) -> None:
+        """Do what serving will need: connect, sign in, read; or write where the records will be.
+
+        May be called more than once and leaves nothing behind but what the store would make at first use.
+
+        Raises:
+            ConfigurationError: a person must mend something: the host's name, the password, the database,
+                a folder's rights. One line that says what, without the password.
+            StoreUnavailable: nobody answers in time, which may pass without anybody's doing.
+        """
+
+
+@runtime_checkable
 class PrincipalIndex(Protocol):
     """Capability: finds the records of one principal without looking at all records."""
 

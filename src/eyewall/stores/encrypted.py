@@ -24,7 +24,7 @@ from typing import Final, cast
 import msgspec
 
 from eyewall.core.record import Device, Record
-from eyewall.core.store import PrincipalIndex, Scan, Store
+from eyewall.core.store import PrincipalIndex, Scan, SelfCheck, Store
 from eyewall.crypto.keyring import KeyRing
 from eyewall.crypto.sealer import Sealer
 from eyewall.errors import DamagedRecordError
@@ -98,6 +98,11 @@ class EncryptedStore:
     async def sweep(self, now: datetime, limit: int) -> int:
         """See :meth:`eyewall.core.store.Store.sweep`."""
         return await self.inner.sweep(now, limit)
+
+    async def check(self) -> None:
+        """See :meth:`eyewall.core.store.SelfCheck.check`. Asks the inner store, if it can be asked."""
+        if isinstance(self.inner, SelfCheck):
+            await self.inner.check()
 
     async def close(self) -> None:
         """Close the inner store."""

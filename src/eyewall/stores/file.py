@@ -15,6 +15,7 @@ a network file system choose another store.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from eyewall.core.record import Record
 from eyewall.core.store import Clock, utc_now
-from eyewall.errors import StoreUnavailable
+from eyewall.errors import ConfigurationError, StoreUnavailable
 from eyewall.stores.record_files import RecordFiles
 
 if TYPE_CHECKING:
@@ -35,10 +36,11 @@ T = TypeVar("T")
 
 THREADS: Final = 8
 SCAN_BATCH: Final = 64
+_NOT_WRITABLE: Final = (PermissionError, FileNotFoundError, NotADirectoryError)
 
 
 class FileStore:
-    """Keeps records in a folder; also a ``PrincipalIndex`` and a ``Scan``.
+    """Keeps records in a folder; also a ``SelfCheck``, a ``PrincipalIndex`` and a ``Scan``.
 
     Args:
         folder: where; made with mode 0700 when it is not there.
@@ -66,6 +68,20 @@ class FileStore:
     def from_settings(cls, settings: Settings, clock: Clock) -> FileStore:
         """Make the store that ``settings`` ask for: in the folder ``settings.path``."""
         return cls(settings.path, clock=clock)
+
+    async def check(self) -> None:
+        """See :meth:`eyewall.core.store.SelfCheck.check`. Writes a file and removes it.
+
+        Raises:
+            ConfigurationError: the folder is gone, or may not be written to.
+            StoreUnavailable: the disk is full or fails.
+        """
+        try:
+            await self._run(self._files.check)
+        except StoreUnavailable as error:
+            if isinstance(error.__cause__, _NOT_WRITABLE) or _is_read_only(error.__cause__):
+                raise ConfigurationError(f"{error}; let this process write there") from None
+            raise
 
     async def create(self, record: Record) -> bool:
         """See :meth:`eyewall.core.store.Store.create`."""
@@ -126,3 +142,7 @@ class FileStore:
             self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="eyewall-files")
             self._pool_process = os.getpid()
         return self._pool
+
+
+def _is_read_only(error: BaseException | None) -> bool:
+    return isinstance(error, OSError) and error.errno == errno.EROFS

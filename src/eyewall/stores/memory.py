@@ -65,6 +65,9 @@ class MemoryStore:
         """How many records are there, dead ones included."""
         return len(self._by_end)
 
+    async def check(self) -> None:
+        """See :meth:`eyewall.core.store.SelfCheck.check`. Nothing can be wrong with it."""
+
     async def create(self, record: Record) -> bool:
         """See :meth:`eyewall.core.store.Store.create`.
 

@@ -20,8 +20,9 @@ from urllib.parse import urlsplit
 
 from eyewall.core.record import Record
 from eyewall.core.store import Clock, utc_now
-from eyewall.errors import ConfigurationError, MissingDriverError, StoreUnavailable
+from eyewall.errors import ConfigurationError, EyewallError, MissingDriverError, StoreUnavailable
 from eyewall.settings import Settings
+from eyewall.stores.host_names import unknown_host
 from eyewall.stores.mongodb_calls import Calls, Loads, named
 from eyewall.stores.mongodb_document import (
     Document,
@@ -34,6 +35,7 @@ from eyewall.stores.mongodb_document import (
     times_of,
     undamaged,
 )
+from eyewall.stores.mongodb_url import url_from
 
 try:
     import pymongo
@@ -165,20 +167,30 @@ class MongoStore:
             ConfigurationError: the URL cannot be read, or there is a password but no user.
         """
         seconds = settings.store_timeout.total_seconds()
-        return cls(_url_from(settings), clock=clock, database=settings.database, timeout=seconds)
+        return cls(url_from(settings), clock=clock, database=settings.database, timeout=seconds)
 
     async def check(self) -> None:
-        """Connect, sign in, read, and create the indexes; for the application's start.
+        """See :meth:`eyewall.core.store.SelfCheck.check`. Creates the indexes, too.
 
         Raises:
-            ConfigurationError: the server cannot be reached or refuses the user; one line, no password.
+            ConfigurationError: the server refuses the user, or a host's name is not known.
+            StoreUnavailable: nobody answers.
         """
         link = self._link()
         try:
             await link.calls.finish(link.records.find_one({"_id": ""}))
         except StoreUnavailable as error:
-            raise ConfigurationError(f"{error}; {_advice(error.__cause__)}") from None
+            raise await self._explained(error) from None
         await asyncio.wait({link.start_indexing(self._refused_indexes)})
+
+    async def _explained(self, error: StoreUnavailable) -> EyewallError:
+        cause = error.__cause__
+        if isinstance(cause, OperationFailure) and cause.code in REFUSED_LOGIN:
+            return ConfigurationError(f"{error}; check the user, the password and authSource")
+        host = await unknown_host(_nodes_of(self._url), seconds=self._timeout)
+        if host is not None:
+            return ConfigurationError(f"MongoDB: the host {host!r} is not known; check its name")
+        return StoreUnavailable(f"{error}; check the port and that MongoDB is running")
 
     async def create(self, record: Record) -> bool:
         """Insert ``record``; False when its digest is taken. See :meth:`eyewall.core.store.Store.create`."""
@@ -223,10 +235,7 @@ class MongoStore:
         Each call to the server has the deadline to itself and removes at most 1000.
         """
         gone = 0
-        while gone < limit:
-            due = await self._due(now, min(limit - gone, DELETES_PER_CALL))
-            if not due:
-                break
+        while gone < limit and (due := await self._due(now, min(limit - gone, DELETES_PER_CALL))):
             gone += await self._delete_many({"_id": {"$in": due}, **dead(now)})
         return gone
 
@@ -328,7 +337,7 @@ def _read_url(url: str) -> tuple[str, str]:
                 raise ValueError("w=0")  # noqa: TRY301 - told with all else that can be wrong
             if url.startswith("mongodb+srv://"):
                 return str(urlsplit(url).hostname), named_database
-            return ",".join(f"{host}:{port}" for host, port in parse_uri(url)["nodelist"]), named_database
+            return ",".join(f"{host}:{port}" for host, port in _nodes_of(url)), named_database
     except (PyMongoError, ValueError, TypeError, OSError, Warning):
         raise ConfigurationError(
             "the MongoDB URL cannot be read, or has an unknown option or w=0; write "
@@ -336,18 +345,6 @@ def _read_url(url: str) -> tuple[str, str]:
         ) from None
 
 
-def _url_from(settings: Settings) -> str:
-    if settings.url is not None:
-        return settings.url
-    if settings.password is not None:
-        raise ConfigurationError(
-            "MongoDB wants a user with the password; give both in url=mongodb://user:password@host/database"
-        )
-    host = settings.host or "localhost"
-    return f"mongodb://{f'[{host}]' if ':' in host else host}:{settings.port or 27017}/"
-
-
-def _advice(cause: BaseException | None) -> str:
-    if isinstance(cause, OperationFailure) and cause.code in REFUSED_LOGIN:
-        return "check the user, the password and authSource"
-    return "check the host, the port and that MongoDB is running"
+def _nodes_of(url: str) -> list[tuple[str, int]]:
+    """Return the hosts that ``url`` names; none when only the DNS knows them (``mongodb+srv``)."""
+    return [] if url.startswith("mongodb+srv://") else list(parse_uri(url)["nodelist"])

@@ -55,6 +55,12 @@ class RecordFiles:
         with suppress(FileExistsError), (folder / ".gitignore").open("x") as file:
             file.write("*\n")
 
+    def check(self) -> None:
+        """Write a file where the records are, and remove it; an OSError says what is wrong."""
+        now = self._clock()
+        with written_aside(self._records, b"", now=now, modified=now):
+            pass
+
     def create(self, record: Record) -> bool:
         """Put the record there under a name nobody has; False when it is taken."""
         path = self._path(record.digest)

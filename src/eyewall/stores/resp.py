@@ -23,9 +23,10 @@ from weakref import WeakKeyDictionary
 
 from eyewall.core.record import Record
 from eyewall.core.store import Clock, utc_now
-from eyewall.errors import ConfigurationError, DamagedRecordError, StoreUnavailable
+from eyewall.errors import ConfigurationError, DamagedRecordError, EyewallError, StoreUnavailable
 from eyewall.settings import Settings
 from eyewall.stores import resp_layout as layout
+from eyewall.stores.host_names import unknown_host
 from eyewall.stores.resp_address import Address, Source, read_address, url_from
 from eyewall.stores.resp_cluster import ClusterLink
 from eyewall.stores.resp_link import Link
@@ -96,20 +97,25 @@ class RespStore:
         return cls(url, clock=clock, timeout=settings.store_timeout.total_seconds())
 
     async def check(self) -> None:
-        """Make sure that the server answers and lets us in; for the application's start.
+        """See :meth:`eyewall.core.store.SelfCheck.check`.
 
         Raises:
-            ConfigurationError: it turns us away: wrong password, database or certificate.
-            StoreUnavailable: nobody answers.
+            ConfigurationError: the server turns us away (wrong password, database or certificate), or a
+                host's name is not known.
+            StoreUnavailable: nobody answers, or the sentinels have no master.
         """
         try:
             await self._ask(("EXISTS", self._prefix))
         except StoreUnavailable as error:
-            if is_misconfiguration(error.__cause__):
-                raise ConfigurationError(
-                    f"the Redis or Valkey server turns us away: {error.__cause__}"
-                ) from None
-            raise StoreUnavailable(str(error)) from None
+            raise await self._explained(error) from None
+
+    async def _explained(self, error: StoreUnavailable) -> EyewallError:
+        if is_misconfiguration(error.__cause__):
+            return ConfigurationError(f"the Redis or Valkey server turns us away: {error.__cause__}")
+        host = await unknown_host(self._address.nodes, seconds=self._timeout)
+        if host is not None:
+            return ConfigurationError(f"Redis or Valkey: the host {host!r} is not known; check its name")
+        return StoreUnavailable(str(error))
 
     # The six verbs
 

@@ -101,6 +101,7 @@ def _parsed(scheme: str, kind: str, url: str) -> Address:
     if len(nodes) > 1 and not kind:
         raise ValueError("several hosts need +sentinel or +cluster in the scheme")
     options = dict(parse_url(f"{scheme}://{user}{at}{'' if scheme == 'unix' else 'x'}{path}?{parts.query}"))
+    options.pop("host", None)  # a stand-in: a cluster's client would take it for one more node
     return Address(kind, nodes, options, service)
 
 

@@ -20,6 +20,7 @@ _TURNED_AWAY: Final = (
     "NOAUTH",
     "WRONGPASS",
     "NOPERM",
+    "has no permissions",
     "invalid password",
     "DB index",
     "invalid DB index",
@@ -67,7 +68,9 @@ class Carrier(Protocol):
 
 def unavailable(error: BaseException) -> StoreUnavailable:
     """Return ``error`` as the one error callers know, with the driver's own as its cause."""
-    failure = StoreUnavailable(f"Redis or Valkey: {str(error) or type(error).__name__}")
+    # Where no master is found, redis-py adds its own objects' insides to what happened.
+    said = str(error).partition(" : <")[0]
+    failure = StoreUnavailable(f"Redis or Valkey: {said or type(error).__name__}")
     failure.__cause__ = error
     return failure
 

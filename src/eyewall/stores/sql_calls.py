@@ -19,7 +19,7 @@ from typing import Any, Final, Generic, TypeVar
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from eyewall.errors import StoreUnavailable
+from eyewall.errors import ConfigurationError, StoreUnavailable
 from eyewall.stores.sql_urls import Driver
 
 T = TypeVar("T")
@@ -98,6 +98,8 @@ class Call(Generic[T]):
             self.outcome.set_exception(self._translated(error))
 
     def _translated(self, error: BaseException) -> BaseException:
+        if isinstance(error, TypeError) and "unexpected keyword argument" in str(error):
+            return ConfigurationError(f"{self._place}: the URL has an option no driver knows: {error}")
         if not isinstance(error, (SQLAlchemyError, OSError, TimeoutError)):
             return error
         unavailable = StoreUnavailable(f"{self._place}: {reason_of(error)}")
