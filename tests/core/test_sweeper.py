@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from eyewall.core.sweeping import BATCH, Sweeper
-from eyewall.errors import StoreUnavailable
+from eyewall.errors import DamagedRecordError, StoreUnavailable
 from eyewall.stores.memory import MemoryStore
 from eyewall.testing.clock import ManualClock
 from tests.core.world import World
@@ -100,3 +100,38 @@ async def test_the_timer_sweeps_where_nobody_saves(monkeypatch: pytest.MonkeyPat
     sweeper.stop()
     assert store.batches
     assert all(30 <= delay <= 90 for delay in delays)
+
+
+async def test_of_several_processes_one_sweeps_and_another_follows_when_it_is_gone() -> None:
+    """Four workers that sweep one table get in each other's way for nothing."""
+    clock = ManualClock()
+    store = Counting(clock)
+    workers = [Sweeper(store, clock, asyncio.ensure_future) for _ in range(4)]
+
+    async def rounds(alive: list[Sweeper]) -> int:
+        before = len(store.batches)
+        for worker in alive:
+            await worker.sweep_once()
+        return len(store.batches) - before
+
+    assert await rounds(workers) == 1
+    assert await rounds(workers) == 1
+    clock.advance(timedelta(seconds=100))
+    assert await rounds(workers[1:]) == 0, "the first has the lease still"
+    clock.advance(timedelta(seconds=100))
+    assert await rounds(workers[1:]) == 1
+    assert [record async for record in store.scan() if record.successor is None] == []
+
+
+async def test_a_damaged_lease_does_not_stop_the_sweeping(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is only a record."""
+    clock = ManualClock()
+    store = Counting(clock)
+    await Sweeper(store, clock, asyncio.ensure_future).sweep_once()
+
+    async def damaged(_digest: bytes) -> None:
+        raise DamagedRecordError("bent")
+
+    monkeypatch.setattr(store, "load", damaged)
+    await Sweeper(store, clock, asyncio.ensure_future).sweep_once()
+    assert len(store.batches) == 2

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import random
 from collections.abc import Callable, Coroutine
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from eyewall.core.events import logger
+from eyewall.core.record import Record
 from eyewall.core.store import Clock, Store
-from eyewall.errors import StoreUnavailable
+from eyewall.errors import DamagedRecordError, StoreUnavailable
 
 BATCH: Final = 1000
 """Most records one batch removes; small enough that no request waits for it noticeably."""
 
+LEASE: Final = hashlib.sha256(b"eyewall: the process that sweeps").digest()
+"""Digest of the record that says that somebody sweeps; what is hashed for it is no session ID."""
+
+_TERM: Final = timedelta(minutes=2)
 _INTERVAL: Final = timedelta(minutes=1)
 _LONGEST: Final = timedelta(seconds=30)
 _WHILE_BEHIND: Final = timedelta(seconds=1)
@@ -23,8 +29,9 @@ _WHILE_BEHIND: Final = timedelta(seconds=1)
 class Sweeper:
     """Starts batches: about once a minute, once a second while it is behind.
 
-    Saving a session nudges it; from the first save on a timer does so too, so that records also go where
-    visitors only read. Processes started together do not sweep together.
+    One process at a time sweeps; they elect it through the store. Saving a session nudges the sweeper, and
+    from the first save on a timer does so too, so that records also go where visitors only read. Processes
+    started together do not sweep together.
 
     Args:
         store: what is swept.
@@ -43,6 +50,7 @@ class Sweeper:
         self._timer: asyncio.TimerHandle | None = None
         self._sweeping: asyncio.Task[Any] | None = None
         self._stopped = False
+        self._elected_until = clock()
 
     def nudge(self) -> None:
         """Start a batch if one is due, and see to it that the timer runs on this event loop."""
@@ -69,6 +77,8 @@ class Sweeper:
         self._sweeping = asyncio.current_task()
         try:
             async with asyncio.timeout(_LONGEST.total_seconds()):
+                if not await self._is_elected():
+                    return
                 removed = await self._store.sweep(self._clock(), BATCH)
         except (StoreUnavailable, TimeoutError) as error:
             logger.debug("sweep put off: %s", error)
@@ -81,6 +91,31 @@ class Sweeper:
         if removed >= BATCH:
             self._due_at = self._clock() + _WHILE_BEHIND
             self._set_timer(_WHILE_BEHIND)
+
+    async def _is_elected(self) -> bool:
+        """Whether this process is the one that sweeps.
+
+        Who can create the lease is, until the lease expires; a process that dies is followed by another.
+        Should two of them clear away an expired lease at the same moment, both sweep for a while, which
+        does no harm.
+        """
+        now = self._clock()
+        if now < self._elected_until:
+            return True
+        lease = _lease(now)
+        elected = await self._store.create(lease)
+        if not elected and await self._is_vacant():
+            await self._store.delete(LEASE)
+            elected = await self._store.create(lease)
+        if elected:
+            self._elected_until = lease.expires_at
+        return elected
+
+    async def _is_vacant(self) -> bool:
+        try:
+            return await self._store.load(LEASE) is None
+        except DamagedRecordError:
+            return True
 
     def stop(self) -> None:
         """Start no more batches."""
@@ -102,6 +137,19 @@ class Sweeper:
         self._set_timer(_jittered(_INTERVAL))
         if self.is_due():
             self._spawn(self.sweep_once())
+
+
+def _lease(now: datetime) -> Record:
+    # Its own successor: as the marker of a regenerated ID it can never be taken for a session.
+    return Record(
+        digest=LEASE,
+        version=1,
+        payload=b"",
+        created_at=now,
+        seen_at=now,
+        expires_at=now + _TERM,
+        successor=LEASE,
+    )
 
 
 def _jittered(interval: timedelta) -> timedelta:
