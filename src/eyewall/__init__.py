@@ -18,16 +18,26 @@ from eyewall.errors import (
     WeakSecretError,
 )
 from eyewall.settings import Settings
-from eyewall.tornado import SessionMixin, Sessions, session_of
+from eyewall.tornado import (
+    CookieMixin,
+    OldSignIn,
+    SessionMixin,
+    Sessions,
+    UpgradingSessions,
+    jar_of,
+    session_of,
+)
 
 __version__ = "0.1.0"
 
 __all__ = [
     "ConfigurationError",
     "CookieError",
+    "CookieMixin",
     "EyewallError",
     "HeadersSentError",
     "MissingDriverError",
+    "OldSignIn",
     "SessionClosedError",
     "SessionEndedError",
     "SessionError",
@@ -37,7 +47,9 @@ __all__ = [
     "Settings",
     "StoreUnavailable",
     "UnstorableValueError",
+    "UpgradingSessions",
     "WeakSecretError",
     "__version__",
+    "jar_of",
     "session_of",
 ]

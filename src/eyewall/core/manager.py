@@ -18,6 +18,7 @@ import msgspec
 from eyewall.core.browser_cookie import BrowserCookie, IdCookie
 from eyewall.core.changes import Changes
 from eyewall.core.codec import decode_value, encode_value
+from eyewall.core.cookie_jar import CookieFormats
 from eyewall.core.cors import CorsPolicy
 from eyewall.core.draft import CookieAction, Draft
 from eyewall.core.events import EventKind, EventStream
@@ -63,6 +64,7 @@ class Manager:
         self._timeout = settings.store_timeout.total_seconds()
         self._health = StoreHealth(self.events)
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._given_store = store
         self._use_store(store)
 
     def _use_store(self, store: Store) -> None:
@@ -74,8 +76,9 @@ class Manager:
     def use_keyring(self, keyring: KeyRing) -> None:
         """Sign session cookies with the newest key of ``keyring`` from now on, and accept all of its keys."""
         self._key_use = keyring.count_uses(self.clock)
+        self.cookie_formats = CookieFormats(keyring, self.clock)
         if self.settings.encrypt:
-            self._use_store(encrypted_store(self.store, keyring))
+            self._use_store(encrypted_store(self._given_store, keyring))
         for https in (True, False):
             self._cookies[https] = self._cookie_with(keyring, https=https)
 

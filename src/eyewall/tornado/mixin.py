@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 from weakref import WeakMethod
 
 from tornado.web import HTTPError, RequestHandler
@@ -12,17 +12,13 @@ from tornado.web import HTTPError, RequestHandler
 from eyewall.core.session import Session
 from eyewall.errors import SessionError
 from eyewall.tornado.attach import attach, cross_origin_problem, session_on
+from eyewall.tornado.cookies import CookieMixin
 from eyewall.tornado.cors import answer_preflight, begin_cors
 from eyewall.tornado.sessions import Sessions
 
-if TYPE_CHECKING:
-    _Handler = RequestHandler
-else:
-    _Handler = object
 
-
-class SessionMixin(_Handler):
-    """Gives a handler ``self.session``.
+class SessionMixin(CookieMixin):
+    """Gives a handler ``self.session``, and ``self.jar``.
 
     ::
 

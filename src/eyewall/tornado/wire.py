@@ -266,7 +266,7 @@ class CommitBarrier(HTTPConnection):
             lines = self._manager.set_cookie_lines(session, https=self._https)
             if lines:
                 _set_our_cookies(headers, lines)
-            _make_private(headers, no_store=bool(lines) or session.draft.principal is not None)
+            make_private(headers, no_store=bool(lines) or session.draft.principal is not None)
             if session.store_failed and start_line.code == 503:
                 headers["Retry-After"] = RETRY_AFTER
         return self._inner.write_headers(start_line, headers, chunk)
@@ -276,13 +276,12 @@ def _set_our_cookies(headers: HTTPHeaders, lines: list[str]) -> None:
     """Add our cookies, and never a second one of a name (RFC 6265bis 4.1.1)."""
     ours = {line.partition("=")[0] for line in lines}
     others = [line for line in headers.get_list("Set-Cookie") if line.partition("=")[0] not in ours]
-    if "Set-Cookie" in headers:
-        del headers["Set-Cookie"]
+    headers.pop("Set-Cookie", None)  # reads it first: Tornado 6.5 cannot delete a list it has not joined
     for line in (*others, *lines):
         headers.add("Set-Cookie", line)
 
 
-def _make_private(headers: HTTPHeaders, *, no_store: bool) -> None:
+def make_private(headers: HTTPHeaders, *, no_store: bool) -> None:
     """Keep shared caches from handing one visitor's page to another (Flask's CVE-2023-30861).
 
     Any use of the session counts, also one that found it empty. Directives of the application stay,
