@@ -14,7 +14,6 @@ from tornado.httputil import HTTPMessageDelegate, HTTPServerRequest
 from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 
-from eyewall.core.store import SelfCheck, Store
 from eyewall.errors import StoreUnavailable
 from eyewall.tornado import Sessions
 
@@ -47,7 +46,7 @@ async def serve(application: Application, host: str, port: int, announce: Callab
     sessions = Sessions.of(application)
     under_way = UnderWay(application)
     try:
-        await check_store(sessions.store)
+        await _check(sessions)
         sockets = bind_sockets(port, host)
         server = HTTPServer(application, max_body_size=MAX_BODY)
         server.add_sockets(sockets)
@@ -61,16 +60,9 @@ async def serve(application: Application, host: str, port: int, announce: Callab
     await server.close_all_connections()
 
 
-async def check_store(store: Store) -> None:
-    """Find out before serving whether ``store`` can be used; a server that is not up yet is only warned of.
-
-    Raises:
-        ConfigurationError: waiting will not help; the message is one line and says what to mend.
-    """
-    if not isinstance(store, SelfCheck):
-        return
+async def _check(sessions: Sessions) -> None:
     try:
-        await store.check()
+        await sessions.check()
     except StoreUnavailable as error:
         said = " ".join(str(error).split())
         print(f"eyewall: serving without sessions until the store answers: {said}", file=sys.stderr)

@@ -67,6 +67,16 @@ class Changes:
             authenticated_at=who.authenticated_at,
         )
 
+    def warranted_by(self, status: int) -> Changes:
+        """Return what may be stored when the request is answered with ``status``.
+
+        A 500 or more keeps nothing but a sign-out. A 304 uses up no flash message: the browser shows an old
+        page.
+        """
+        if status >= 500:
+            return self.signing_out_only()
+        return replace(self, taken=set()) if status == 304 else self
+
     def signing_out_only(self) -> Changes:
         """Return what takes effect although the request failed: detaching the principal, nothing else."""
         if self.identity is None or self.identity.principal is not None:

@@ -22,6 +22,7 @@ code   type                   content
 
 from __future__ import annotations
 
+import contextlib
 import zoneinfo
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
@@ -84,6 +85,14 @@ def decode_value(raw: bytes | memoryview | msgspec.Raw) -> Any:
         return _decoder.decode(raw)
     except _DECODE_ERRORS as error:
         raise DamagedRecordError(f"not a session value: {error}") from None
+
+
+def decode_or_default(raw: bytes | msgspec.Raw | None, default: bytes) -> Any:
+    """Return a fresh copy of the value in ``raw``; of that in ``default`` if it is missing or damaged."""
+    if raw is not None:
+        with contextlib.suppress(DamagedRecordError):
+            return decode_value(raw)
+    return decode_value(default)
 
 
 def _pack(value: Any, depth: int) -> Any:

@@ -7,17 +7,17 @@ handler works with the session, :meth:`Manager.commit` stores what changed, and
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any, Final
 
 import msgspec
 
+from eyewall.core.background import Background
 from eyewall.core.browser_cookie import BrowserCookie, IdCookie
 from eyewall.core.changes import Changes
-from eyewall.core.codec import decode_value, encode_value
+from eyewall.core.codec import decode_or_default, encode_value
 from eyewall.core.cookie_jar import CookieFormats
 from eyewall.core.cors import CorsPolicy
 from eyewall.core.draft import CookieAction, Draft
@@ -27,7 +27,7 @@ from eyewall.core.opening import encrypted_store
 from eyewall.core.payload import Payload
 from eyewall.core.record import Record
 from eyewall.core.session import Session
-from eyewall.core.store import Clock, Store, utc_now
+from eyewall.core.store import Clock, SelfCheck, Store, utc_now
 from eyewall.core.store_health import StoreHealth, as_store_failure
 from eyewall.core.sweeping import Sweeper
 from eyewall.core.timeouts import Timeouts
@@ -63,7 +63,8 @@ class Manager:
         self._in_cookie = settings.backend == "cookie"
         self._timeout = settings.store_timeout.total_seconds()
         self._health = StoreHealth(self.events)
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._background = Background()
+        self.spawn = self._background.spawn
         self._given_store = store
         self._use_store(store)
 
@@ -190,7 +191,7 @@ class Manager:
             changes = draft.take_changes()
             try:
                 await self._delete_doomed(draft)
-                await self._write(draft, before, _kept(changes, status))
+                await self._write(draft, before, changes.warranted_by(status))
                 self._seal(draft)
             except SessionEndedError:
                 raise
@@ -293,7 +294,7 @@ class Manager:
 
             def step(payload: Payload) -> Payload:
                 nonlocal result
-                result = function(_decoded_or(initial, read_encoded(payload)))
+                result = function(decode_or_default(read_encoded(payload), initial))
                 return Changes(assigned={key: encode_value(key, result)}).apply_to(payload)
 
             try:
@@ -327,31 +328,18 @@ class Manager:
     def _patience_left(self, session: Session) -> float:
         return _PATIENCE * self._timeout - session.waited
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run ``work`` as a task that is neither garbage-collected nor lost at :meth:`aclose`."""
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+    async def check(self) -> None:
+        """Find out before serving whether the store can be used, if it is one that can tell.
+
+        Raises:
+            ConfigurationError: a person must mend something (address, password, database, rights); one line.
+            StoreUnavailable: nobody answers, which may pass; serving can begin all the same.
+        """
+        if isinstance(self.store, SelfCheck):
+            await self.store.check()
 
     async def aclose(self) -> None:
         """Wait until everything under way is stored, then close the store."""
         self._sweeper.stop()
-        while self._tasks:
-            await asyncio.wait(set(self._tasks))
+        await self._background.drained()
         await self.store.close()
-
-
-def _decoded_or(initial: bytes, encoded: bytes | msgspec.Raw | None) -> Any:
-    if encoded is not None:
-        with contextlib.suppress(DamagedRecordError):
-            return decode_value(encoded)
-    return decode_value(initial)  # decoded each time: ``function`` may change what it is given
-
-
-def _kept(changes: Changes, status: int) -> Changes:
-    if status >= 500:
-        return changes.signing_out_only()
-    if status == 304:
-        changes.taken.clear()
-    return changes
