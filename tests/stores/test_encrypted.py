@@ -147,7 +147,7 @@ async def test_every_record_comes_back_as_it_was(
 # What somebody can do who writes to the store
 
 
-async def planted(record: Record, **changes: Any) -> EncryptedStore:
+async def planted(record: Record, **changes: Any) -> Store:
     """A store with ``record``, changed after it was sealed."""
     source = MemoryStore()
     await encrypted(source, NEW).create(record)
@@ -355,6 +355,6 @@ def test_a_time_is_bound_by_its_instant_not_by_its_zone() -> None:
     """A store may give the same time back in another zone's words."""
     record = new_record(utc_now)
     elsewhere = record.created_at.astimezone(timezone(timedelta(hours=5, minutes=30)))
-    store = encrypted(MemoryStore(), NEW)
+    store = EncryptedStore(MemoryStore(), NEW)
     sealed = store._sealed(record)
     assert store._opened(msgspec.structs.replace(sealed, created_at=elsewhere)).payload == record.payload

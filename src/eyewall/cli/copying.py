@@ -12,11 +12,14 @@ import msgspec
 from eyewall.cli.progress import Progress
 from eyewall.core.record import Record
 from eyewall.core.store import Clock, Scan, Store
-from eyewall.errors import DamagedRecordError, StoreUnavailable
+from eyewall.crypto.sealer import FORMAT
+from eyewall.errors import ConfigurationError, DamagedRecordError, StoreUnavailable
 from eyewall.stores.migrating import Migrating, migrating
 
 T = TypeVar("T")
 Outcome = Literal["copied", "updated", "skipped"]
+
+_SEALED: Final = f"{FORMAT}.".encode()
 
 IN_FLIGHT: Final = 32
 """Most records under way at once; memory is bounded by as many."""
@@ -131,11 +134,21 @@ class Mover:
         self._pair = cast(Migrating, migrating(old, new))
 
     async def move_all(self, stream: TextIO) -> int:
-        """Move every live session, and complete moves that were interrupted; return how many were moved."""
+        """Move every live session, and complete moves that were interrupted; return how many were moved.
+
+        Raises:
+            ConfigurationError: the sessions are sealed, and a move would break their seals. Give stores that
+                open them (``encrypted_store``) instead.
+        """
         moved = 0
         walk = self._pair.scan() if isinstance(self._pair, Scan) else self._old.scan()
         progress = Progress("moved", await count(self._old), stream)
         async for batch in batches(walk):
+            if any(record.payload.startswith(_SEALED) for record in batch):
+                raise ConfigurationError(
+                    "the sessions in FROM are sealed; set EYEWALL_ENCRYPT=true and the keys of the site for "
+                    "this command too, so that it can seal them anew"
+                )
             before = await each(self._is_old, batch)
             after = await each(self._settle, batch)
             arrived = sum(was_old and is_new for was_old, is_new in zip(before, after, strict=True))
@@ -143,10 +156,6 @@ class Mover:
             progress.add(arrived)
         progress.finish()
         return moved
-
-    async def left(self) -> int:
-        """Return how many live sessions the old store has."""
-        return await count(self._old)
 
     async def _is_old(self, record: Record) -> bool:
         return await _readable(self._old, record.digest) is not None

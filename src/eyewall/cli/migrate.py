@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from datetime import timedelta
-from typing import Final
+from typing import Final, cast
 
-from eyewall.cli.copying import Copier, Mover
+from eyewall.cli.copying import Copier, Mover, ScannedStore, count
 from eyewall.cli.store_access import check_reachable, failed, run_with
-from eyewall.core.store import Scan, Store, utc_now
+from eyewall.core.opening import encrypted_store, keyring_for
+from eyewall.core.store import Store, utc_now
 from eyewall.errors import ConfigurationError
 from eyewall.settings import Settings
 from eyewall.store_url import masked_url
@@ -44,10 +45,10 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"from {masked_url(arguments.source)} to {masked_url(arguments.target)}", flush=True)
 
     async def migrate(source: Store, target: Store) -> int:
-        if not isinstance(source, Scan):
+        if not isinstance(source, ScannedStore):
             return failed("FROM cannot list its sessions, so they cannot be migrated")
         if arguments.live:
-            return await _move(Mover(source, target))
+            return await _move(Mover(*_opening_seals(source, target)), source)
         return await _copy(Copier(source, target, utc_now), prune=arguments.prune)
 
     return run_with(migrate, *places)
@@ -88,10 +89,21 @@ async def _copy(copier: Copier, *, prune: bool) -> int:
     return 0
 
 
-async def _move(mover: Mover) -> int:
+def _opening_seals(source: ScannedStore, target: Store) -> tuple[ScannedStore, Store]:
+    """Return the stores as the site sees them: a move changes the version that a seal is bound to."""
+    site = Settings.from_environment()
+    if not site.encrypt:
+        return source, target
+    if site.cookie_secret is None and site.secret_file is None:
+        raise ConfigurationError("set EYEWALL_COOKIE_SECRET or EYEWALL_SECRET_FILE to the keys of the site")
+    ring = keyring_for(site)
+    return cast(ScannedStore, encrypted_store(source, ring)), encrypted_store(target, ring)
+
+
+async def _move(mover: Mover, source: ScannedStore) -> int:
     moved = await mover.move_all(sys.stderr)
     print(f"{moved} sessions moved", flush=True)
-    if left := await mover.left():
-        return failed(f"{left} sessions are still in FROM; run the command again")
+    if left := await count(source):  # also those that no key of ours opens
+        return failed(f"{left} sessions are still in FROM; run the command again, with all keys of the site")
     print("FROM has no live session any more; the site can go on with TO alone")
     return 0

@@ -28,6 +28,7 @@ from eyewall.core.store import PrincipalIndex, Scan, SelfCheck, Store
 from eyewall.crypto.keyring import KeyRing
 from eyewall.crypto.sealer import Sealer
 from eyewall.errors import DamagedRecordError
+from eyewall.stores.migrating import Migrating
 
 PURPOSE: Final = "record at rest"
 
@@ -35,8 +36,11 @@ _encoder: Final = msgspec.msgpack.Encoder()
 _decoder: Final = msgspec.msgpack.Decoder(tuple[bytes, Device | None])
 
 
-def encrypted(store: Store, keyring: KeyRing) -> EncryptedStore:
+def encrypted(store: Store, keyring: KeyRing) -> Store:
     """Return ``store`` wrapped so that it keeps sealed records, with the capabilities that it has.
+
+    Of two stores served as one (:func:`~eyewall.stores.migrating.migrating`) each is wrapped: a move changes
+    the version, which the seal is bound to, so a record has to be opened and sealed anew on its way.
 
     Records that lie in the store unsealed are damaged to the wrapped store, and never served: switching
     encryption on ends the sessions there are.
@@ -48,6 +52,8 @@ def encrypted(store: Store, keyring: KeyRing) -> EncryptedStore:
     Raises:
         MissingDriverError: the library ``cryptography`` is not installed.
     """
+    if isinstance(store, Migrating):
+        return store.wrapped(lambda one: encrypted(one, keyring))
     return _KINDS[isinstance(store, PrincipalIndex), isinstance(store, Scan)](store, keyring)
 
 

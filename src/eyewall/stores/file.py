@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 THREADS: Final = 8
+"""Threads for reading, and as many for what takes a lock: who waits for a lock keeps nobody from reading."""
 SCAN_BATCH: Final = 64
 _NOT_WRITABLE: Final = (PermissionError, FileNotFoundError, NotADirectoryError)
 
@@ -61,8 +62,8 @@ class FileStore:
     ) -> None:
         self._folder = Path(folder).absolute()
         self._files = RecordFiles(self._folder, clock, lock_timeout)
-        self._pool: ThreadPoolExecutor | None = None
-        self._pool_process = 0
+        self._pools: dict[str, ThreadPoolExecutor] = {}
+        self._pools_process = 0
 
     @classmethod
     def from_settings(cls, settings: Settings, clock: Clock) -> FileStore:
@@ -89,7 +90,7 @@ class FileStore:
 
     async def load(self, digest: bytes) -> Record | None:
         """See :meth:`eyewall.core.store.Store.load`."""
-        return await self._run(self._files.load, digest)
+        return await self._run(self._files.load, digest, pool="read")
 
     async def replace(self, record: Record, *, version: int) -> bool:
         """See :meth:`eyewall.core.store.Store.replace`."""
@@ -109,8 +110,8 @@ class FileStore:
 
     async def close(self) -> None:
         """Let calls under way finish and end the threads."""
-        pool, self._pool = self._pool, None
-        if pool is not None and self._pool_process == os.getpid():
+        pools, self._pools = self._pools, {}
+        for pool in pools.values() if self._pools_process == os.getpid() else ():
             await asyncio.to_thread(pool.shutdown)
 
     async def find_principal(self, principal: str) -> list[Record]:
@@ -123,25 +124,27 @@ class FileStore:
 
     async def scan(self) -> AsyncIterator[Record]:
         """See :meth:`eyewall.core.store.Scan.scan`."""
-        digests = await self._run(self._files.digests)
+        digests = await self._run(self._files.digests, pool="read")
         for start in range(0, len(digests), SCAN_BATCH):
-            for record in await self._run(self._files.load_many, digests[start : start + SCAN_BATCH]):
+            batch = digests[start : start + SCAN_BATCH]
+            for record in await self._run(self._files.load_many, batch, pool="read"):
                 yield record
 
-    async def _run(self, work: Callable[..., T], *args: object) -> T:
+    async def _run(self, work: Callable[..., T], *args: object, pool: str = "lock") -> T:
         """Do ``work`` in a thread; a refusal of the file system becomes StoreUnavailable."""
         loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self._threads(), partial(work, *args))
+            return await loop.run_in_executor(self._threads(pool), partial(work, *args))
         except OSError as error:
             raise StoreUnavailable(f"the file store in {self._folder} failed: {error}") from error
 
-    def _threads(self) -> ThreadPoolExecutor:
+    def _threads(self, pool: str) -> ThreadPoolExecutor:
         """This process's threads; those of a parent that forked us do not run here."""
-        if self._pool is None or self._pool_process != os.getpid():
-            self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="eyewall-files")
-            self._pool_process = os.getpid()
-        return self._pool
+        if self._pools_process != os.getpid():
+            self._pools, self._pools_process = {}, os.getpid()
+        if pool not in self._pools:
+            self._pools[pool] = ThreadPoolExecutor(THREADS, thread_name_prefix=f"eyewall-files-{pool}")
+        return self._pools[pool]
 
 
 def _is_read_only(error: BaseException | None) -> bool:

@@ -93,6 +93,10 @@ class Migrating:
         self._new = new
         self._nonce = nonce
 
+    def wrapped(self, wrap: Callable[[Store], Store]) -> Store:
+        """Return the same pair, each of its two stores within what ``wrap`` makes of it."""
+        return migrating(wrap(self._old), wrap(self._new))
+
     async def create(self, record: Record) -> bool:
         """See :meth:`eyewall.core.store.Store.create`. The old store must not have the digest either."""
         try:

@@ -17,7 +17,7 @@ import os
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import AsyncIterator, Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final, Self
 from weakref import WeakKeyDictionary
 
@@ -185,16 +185,14 @@ class RespStore:
         key = self._principal_key(layout.mark_of(principal))
         members = await self._ask(("ZRANGE", key, 0, -1, "WITHSCORES"))
         ends = dict(zip(members[::2], map(float, members[1::2]), strict=True))
-        past = layout.microseconds(self._clock() - layout.LATE)
+        past = layout.microseconds(self._clock() - layout.LISTED_LATE)
         found, stale = [], []
         async for digest, reply in self._values(list(ends)):
             record = self._read_sound(digest, reply)
             if record is not None and record.principal == principal:
                 found.append(record)
-            elif (
-                reply is not None or ends[digest] <= past
-            ):  # else it may be on its way: listed, not yet written
-                stale.append(digest)
+            elif record is not None or ends[digest] <= past:
+                stale.append(digest)  # else it may be on its way: listed, not yet written or prolonged
         if stale:
             await self._ask(("ZREM", key, *stale))
         return found
@@ -234,15 +232,15 @@ class RespStore:
     def _principal_key(self, mark: bytes) -> str:
         return f"{self._prefix}p:{_text(mark)}"
 
-    def _life(self, expires_at: datetime) -> int:
+    def _life(self, expires_at: datetime, late: timedelta = layout.LATE) -> int:
         """How long the server keeps something (milliseconds); relative, so that its clock does not matter."""
-        left = layout.microseconds(expires_at) - layout.microseconds(self._clock() - layout.LATE)
+        left = layout.microseconds(expires_at) - layout.microseconds(self._clock() - late)
         return max(left // 1000, 1)
 
     def _enlist(self, mark: bytes, digest: bytes, expires_at: datetime) -> Command:
-        past = layout.microseconds(self._clock() - layout.LATE)
-        end = layout.microseconds(expires_at)
-        return layout.ENLIST.on(self._principal_key(mark), past, end, digest, self._life(expires_at))
+        late = layout.LISTED_LATE
+        past, end = layout.microseconds(self._clock() - late), layout.microseconds(expires_at)
+        return layout.ENLIST.on(self._principal_key(mark), past, end, digest, self._life(expires_at, late))
 
     def _enlisting(self, record: Record) -> tuple[Command, ...]:
         if record.principal is None:
@@ -305,6 +303,8 @@ class RespStore:
         if self._pid != pid:
             self._leave_to_parent()
         if (link := self._links.get(loop)) is None:
+            for ended in [other for other in self._links if other.is_closed()]:
+                del self._links[ended]  # its link refers to it, so no weak reference lets go of it
             link = self._links[loop] = _open(self._address, self._timeout)
         self._latest = (loop, pid, link)
         return link

@@ -27,7 +27,7 @@ try:
     from redis.asyncio.retry import Retry
     from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
     from redis.backoff import NoBackoff
-    from redis.exceptions import AuthenticationError, NoScriptError, ResponseError
+    from redis.exceptions import AuthenticationError, NoScriptError, ReadOnlyError, ResponseError
 except ImportError:
     raise MissingDriverError(
         "Redis and Valkey need redis-py; install it with: pip install 'eyewall[redis]'"
@@ -38,6 +38,7 @@ __all__ = [
     "Address",
     "AuthenticationError",
     "NoScriptError",
+    "ReadOnlyError",
     "RedisCluster",
     "ResponseError",
     "Source",

@@ -53,10 +53,13 @@ class ClusterLink:
         task = asyncio.ensure_future(call)
         self._tasks.add(task)
         task.add_done_callback(self._finished)
-        done, _ = await asyncio.wait({task}, timeout=self._timeout)
-        if not done:
+        # Also when we are cancelled: calls that nobody waits for must not queue up before a hung node.
+        deadline = asyncio.get_running_loop().call_later(self._timeout, task.cancel)
+        task.add_done_callback(lambda _task: deadline.cancel())
+        await asyncio.wait({task}, timeout=self._timeout)
+        if not task.done() or task.cancelled():
             task.cancel()
-            raise unavailable(TimeoutError(f"no answer within {self._timeout} s"))
+            raise unavailable(TimeoutError(f"no answer within {self._timeout} s, or the store was closed"))
         if (error := task.exception()) is not None:
             raise unavailable(error)
         return task.result()

@@ -39,10 +39,14 @@ MICROSECOND: Final = timedelta(microseconds=1)
 LATE: Final = timedelta(minutes=1)
 """How long the server keeps what our clock calls dead; and how far apart the servers' clocks may be."""
 
+LISTED_LATE: Final = timedelta(days=1)
+"""How long a principal's list keeps a session after the end it knows of. A touch that is cut short between
+its two writes prolongs the session and not its entry, so this should exceed the idle timeout."""
+
 
 def mark_of(principal: str | None) -> bytes:
     """Return the digest that stands for ``principal`` in keys and values; empty for nobody."""
-    return b"" if principal is None else hashlib.sha256(principal.encode()).digest()
+    return b"" if principal is None else hashlib.sha256(principal.encode("utf-8", "surrogatepass")).digest()
 
 
 def pack(record: Record) -> bytes:

@@ -19,7 +19,15 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, Final, cast
 
 from eyewall.stores.resp_address import AbstractConnection, NoScriptError, ResponseError, Source
-from eyewall.stores.resp_replies import SCAN_COUNT, Command, Reply, Script, sound, unavailable
+from eyewall.stores.resp_replies import (
+    SCAN_COUNT,
+    Command,
+    Reply,
+    Script,
+    is_read_only,
+    sound,
+    unavailable,
+)
 
 _pack: Callable[[Command], bytes] | None = None
 with contextlib.suppress(ImportError):  # redis-py works without it, slower
@@ -63,6 +71,9 @@ class _Lane:
         self._connection = connection
         self.calls: list[_Call] = []
         self.task: asyncio.Task[None] | None = None
+        self.demoted = False
+        """Whether the last batch met a server that has become a replica; then this address may lead to
+        another one by now."""
 
     async def carry(self, calls: list[_Call]) -> None:
         """Send the commands of ``calls`` in one write and give each call its replies. Never fails."""
@@ -97,8 +108,13 @@ class _Lane:
             await connection.connect()  # type: ignore[no-untyped-call]
         commands = [command for call in calls for command in call.commands]
         await connection.send_packed_command(_packed(connection, commands), check_health=False)
+        self.demoted = False
         for call in calls:
-            call.answer([await self._reply() for _ in call.commands])
+            replies = [await self._reply() for _ in call.commands]
+            self.demoted |= any(map(is_read_only, replies))
+            call.answer(replies)
+        if self.demoted:
+            await self.disconnect()
 
     async def _reply(self) -> Reply:
         try:
@@ -191,6 +207,9 @@ class Link:
         """Carry batches until nobody waits any more."""
         while self._queue:
             await lane.carry([self._queue.popleft() for _ in range(min(len(self._queue), BATCH))])
+            if lane.demoted:
+                for idle in self._idle:  # else they would go on reading what the replica believes
+                    await idle.disconnect()
         self._busy.discard(lane)
         self._idle.append(lane)
 

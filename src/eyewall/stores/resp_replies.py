@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any, ClassVar, Final, Protocol
 
 from eyewall.errors import StoreUnavailable
-from eyewall.stores.resp_address import AuthenticationError, ResponseError
+from eyewall.stores.resp_address import AuthenticationError, ReadOnlyError, ResponseError
 
 Command = tuple[str | bytes | int, ...]
 Reply = Any
@@ -89,6 +89,13 @@ def sound(reply: Reply) -> Any:
 def is_wrong_type(reply: Reply) -> bool:
     """Tell whether the server refused because the key holds something else than a string."""
     return isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE")
+
+
+def is_read_only(reply: Reply) -> bool:
+    """Tell whether the server refused because it is a replica. Redis 6 says so in a script's error."""
+    return isinstance(reply, ReadOnlyError) or (
+        isinstance(reply, ResponseError) and "-READONLY" in str(reply)
+    )
 
 
 def is_misconfiguration(error: BaseException | None) -> bool:

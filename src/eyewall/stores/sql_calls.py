@@ -17,9 +17,9 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Final, Generic, TypeVar
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError
 
-from eyewall.errors import ConfigurationError, StoreUnavailable
+from eyewall.errors import ConfigurationError, EyewallError, StoreUnavailable
 from eyewall.stores.sql_urls import Driver
 
 T = TypeVar("T")
@@ -100,7 +100,8 @@ class Call(Generic[T]):
     def _translated(self, error: BaseException) -> BaseException:
         if isinstance(error, TypeError) and "unexpected keyword argument" in str(error):
             return ConfigurationError(f"{self._place}: the URL has an option no driver knows: {error}")
-        if not isinstance(error, (SQLAlchemyError, OSError, TimeoutError)):
+        # Given bytes that make no sense, drivers raise whatever their parser stumbles over.
+        if isinstance(error, EyewallError) or not isinstance(error, Exception):
             return error
         unavailable = StoreUnavailable(f"{self._place}: {reason_of(error)}")
         unavailable.__cause__ = error

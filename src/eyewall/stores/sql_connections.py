@@ -39,6 +39,24 @@ PAUSES: Final = (0.02, 0.1, 0.3)
 """Seconds, give or take half, before the second, third and last attempt. The deadline is for all of them."""
 
 
+_to_close_before_forks: Final[WeakSet[Engine]] = WeakSet()
+
+
+def _close_idle_sqlite() -> None:
+    """Close SQLite's idle connections. A forked process must inherit none, not even unused ones.
+
+    SQLite notes per process which locks it has, and the kernel does not pass them on. So the child would
+    believe in locks that only its parent has. Once the parent has closed, somebody else takes away the log
+    that the child still writes to, and what the child was told is stored, sign-outs included, is lost.
+    """
+    for engine in list(_to_close_before_forks):
+        engine.dispose()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork either
+    os.register_at_fork(before=_close_idle_sqlite)
+
+
 class Pool:
     """The connections of one event loop. Each call is one statement, in a transaction of its own.
 
@@ -72,6 +90,7 @@ class Pool:
             self._writer = asyncio.Lock()
             self._threads = ThreadPoolExecutor(size, thread_name_prefix="eyewall-sqlite")
             event.listen(self._engine, "connect", _set_pragmas)
+            _to_close_before_forks.add(self._engine)
         else:
             _watch(self._engine, driver, self._open)
 
@@ -131,7 +150,12 @@ class Pool:
             if not self._ready:
                 create_missing(self._metadata, connection)
                 self._ready = True
-            return work(connection)
+            try:
+                return work(connection)
+            except Exception:
+                if not self._driver.blocks:  # half an answer may still be on its way: nobody else may read it
+                    connection.invalidate()
+                raise
 
     async def close(self) -> None:
         """Wait for the calls under way, no longer than they may last, and hang up."""
