@@ -58,8 +58,9 @@ coverage: $(DEV_READY) ## Run the tests and show which lines none of them reache
 matrix: $(DEV_READY) ## Run the tests on every Python found, with Tornado 6.4, 6.5 and 6.6
 	@$(BIN)/nox $(ARGS)
 
-soak: $(DEV_READY) ## Keep a server under load for a long time and watch it
-	@$(BIN)/python bench/soak.py $(ARGS)
+soak: $(DEV_READY) ## Run at length what the tests try briefly: sweeping, killed writers, every store (minutes)
+	@EYEWALL_TEST_SOAK=1 EYEWALL_TEST_KILLS=500 $(BIN)/pytest --timeout 0 $(ARGS) \
+	  tests/stores/test_sweeping.py tests/stores/test_file_processes.py tests/examples/test_every_store.py
 
 lock: $(UV_READY) ## Remake requirements/*.txt from pyproject.toml; ARGS=--upgrade takes newer versions
 	@UV=$(BIN)/uv requirements/lock $(ARGS)
