@@ -73,7 +73,7 @@ class Settings:
     nobody is signed out. Default: none. Shown masked."""
 
     encrypt: bool = False
-    """Seal records on their way into the store (extra ``encryption``), with the keys of ``cookie_secret``.
+    """Seal records on their way into the store (extra ``encryption``), with the keys that sign the cookie.
     Switching it on ends the sessions that lie there unsealed. Default: false."""
 
     store_timeout: timedelta = timedelta(seconds=1)
@@ -195,6 +195,7 @@ class Settings:
         rules.check_name_prefix(
             self.name or "",
             secure=self.secure,
+            httponly=self.httponly,
             domain=self.domain,
             cookie_path=self.cookie_path,
             spelled=spelling,
@@ -246,8 +247,12 @@ class Settings:
         return self.trusted_origins + (self.cors_origins if self.cors_credentials else ())
 
     def cookie_secure(self, https: bool) -> bool:  # noqa: FBT001 - reads as a question
-        """Return whether the cookie carries ``Secure`` in the answer to a request that came by ``https``."""
-        return https if self.secure == "auto" else self.secure
+        """Return whether the cookie carries ``Secure`` in the answer to a request that came by ``https``.
+
+        A ``name`` with a prefix promises it; over plain http browsers then keep it on localhost at most.
+        """
+        promised = self.name is not None and self.name.startswith(rules.NAME_PREFIXES)
+        return https or promised if self.secure == "auto" else self.secure
 
     def cookie_name(self, https: bool) -> str:  # noqa: FBT001 - as cookie_secure
         """Return the cookie's name in the answer to a request that came by ``https``, or by plain http.

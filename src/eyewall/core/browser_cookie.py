@@ -1,6 +1,6 @@
 """What the browser holds of a session, read and written: here the session ID, signed.
 
-:class:`~eyewall.core.client_side.ClientSide` is the other kind: the whole session, sealed.
+:class:`~eyewall.core.sealed_cookie.SealedCookie` is the other kind: the whole session, sealed.
 """
 
 from __future__ import annotations

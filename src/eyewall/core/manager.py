@@ -1,4 +1,4 @@
-"""The manager: settings, store, key ring and clock, and the only place in core that awaits.
+"""The manager: settings, store, key ring and clock, and the way of a request through them.
 
 The way of a request: :meth:`Manager.open` reads the cookie, :meth:`Manager.load` fetches the record, the
 handler works with the session, :meth:`Manager.commit` stores what changed, and

@@ -48,7 +48,7 @@ class SealedCookie:
         now = self._clock()
         record = self._sessions.read(lambda name: cookie_values(lines, name), now)
         if record is None:
-            return EventKind.FORGED_ID  # or expired: all failures look alike here
+            return EventKind.UNKNOWN_ID  # forged, expired or foreign: all failures look alike here
         try:
             payload = decode_payload(record.payload, record.digest)
         except DamagedRecordError:

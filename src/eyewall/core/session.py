@@ -213,7 +213,7 @@ class Session(MutableMapping[str, Any]):
         return self.draft.record is None
 
     def regenerate(self) -> None:
-        """Give the session a new ID with the same data; the old record is gone, without grace.
+        """Give the session a new ID with the same data; the old ID opens nothing any more, without grace.
 
         Do it at every change of privilege; :meth:`sign_in` does it by itself.
 
