@@ -30,6 +30,9 @@ Spelling = Callable[[str], str]
 LONGEST_COOKIE_LIFE: Final = timedelta(days=400)
 """Browsers cap a cookie's age here (RFC 6265bis 5.5)."""
 
+NAME_PREFIXES: Final = ("__Host-Http-", "__Host-", "__Http-", "__Secure-")
+"""What a cookie's name may begin with to promise something; all of them promise ``Secure``."""
+
 SERVER_FIELDS: Final = ("host", "port", "password", "database")
 """The settings that say where a server is when there is no URL."""
 
@@ -89,9 +92,7 @@ def check_around(
             f"{', '.join(known_schemes())}, without memory"
         )
     if migrate_from == url:
-        raise ConfigurationError(
-            f"{spelled('migrate_from')} and {spelled('url')} are the same; drop one"
-        )
+        raise ConfigurationError(f"{spelled('migrate_from')} and {spelled('url')} are the same; drop one")
 
 
 def _same_store(named: str, served_by: str) -> bool:
@@ -187,16 +188,23 @@ def check_secure_only(*, secure: bool | str, samesite: str, partitioned: bool, s
             raise ConfigurationError(f"{setting} needs {spelled('secure')}=true; browsers drop it otherwise")
 
 
-def check_name_prefix(
-    name: str, *, secure: bool | str, domain: str | None, cookie_path: str, spelled: Spelling
+def check_name_prefix(  # noqa: PLR0913 - the settings that a prefix may contradict
+    name: str,
+    *,
+    secure: bool | str,
+    httponly: bool,
+    domain: str | None,
+    cookie_path: str,
+    spelled: Spelling,
 ) -> None:
     """Refuse a prefixed name beside settings that break what the prefix promises (RFC 6265bis 4.1.3)."""
-    prefix = next((each for each in ("__Host-", "__Secure-") if name.lower().startswith(each.lower())), "")
+    prefix = next((each for each in NAME_PREFIXES if name.lower().startswith(each.lower())), "")
     if not name.startswith(prefix):
         raise ConfigurationError(f"{spelled('name')}={name!r} must spell its prefix exactly {prefix!r}")
-    host_bound = prefix == "__Host-"
+    host_bound = prefix.startswith("__Host-")
     breaches = {
         f"{spelled('secure')}=false": prefix != "" and secure is False,
+        f"{spelled('httponly')}=false": prefix.endswith("Http-") and not httponly,
         f"{spelled('domain')}={domain!r}": host_bound and domain is not None,
         f"{spelled('cookie_path')}={cookie_path!r}": host_bound and cookie_path != "/",
     }

@@ -19,11 +19,16 @@ _SWITCH: Final = {
     **dict.fromkeys(("true", "yes", "on", "1"), True),
     **dict.fromkeys(("false", "no", "off", "0"), False),
 }
-_ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[a-z0-9.-]+)(:[0-9]{1,5})?")
-_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+._-]*://")
+_HOST: Final = r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?"
+_ORIGIN: Final = re.compile(
+    rf"[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|{_HOST}(\.{_HOST})*)(:(?P<port>[1-9][0-9]{{0,4}}))?"
+)
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
 _HEADER_NAME: Final = re.compile(r"[0-9A-Za-z_-]{1,100}")
 _DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
-_DOMAIN: Final = re.compile(r"\.?[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
+_LABEL: Final = r"[0-9A-Za-z_]([0-9A-Za-z_-]{0,61}[0-9A-Za-z_])?"
+_DOMAIN: Final = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(\.{_LABEL})*")
 _COOKIE_PATH: Final = re.compile(r"/[!-:<-~]{0,1022}")
 _SECRET_FIELDS: Final = ("cookie_secret", "password", "url", "migrate_from")
 _OPTIONAL_FIELDS: Final = (
@@ -92,7 +97,7 @@ def _text(value: object) -> str:
 
 
 def _url(value: object) -> str:
-    if "://" not in (url := _text(value)):
+    if not _SCHEME.match(url := _text(value)):
         raise ValueError("is not a URL; write scheme://..., e.g. redis://localhost:6379/0")
     return url
 
@@ -114,7 +119,10 @@ def _password(value: object) -> str:
 def _path(value: object) -> Path:
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
-    return Path(_text(value)).expanduser()
+    try:
+        return Path(_text(value)).expanduser()
+    except RuntimeError:
+        raise ValueError("begins with ~ and names no user of this machine; write the whole path") from None
 
 
 def _secret(value: object) -> object:
@@ -150,10 +158,11 @@ def _origins(value: object) -> tuple[str, ...]:
 
 
 def _origin(value: object) -> str:
-    if not isinstance(value, str) or not _ORIGIN.fullmatch(value):
+    found = _ORIGIN.fullmatch(value) if isinstance(value, str) else None
+    if not isinstance(value, str) or found is None or int(found["port"] or 0) > 65535:
         raise ValueError(
-            f"has {value!r}, which is not an origin; write scheme://host[:port] in lower case, "
-            "without path or wildcard, e.g. https://app.example"
+            f"has {value!r}, which is not scheme://host[:port] in lower case; write an origin without path "
+            "or wildcard, e.g. https://app.example"
         )
     scheme = value.partition(":")[0]
     return value.removesuffix(_DEFAULT_PORTS.get(scheme, "/"))  # as browsers spell it, else it never matches
@@ -174,11 +183,11 @@ def _header_names(value: object) -> tuple[str, ...]:
 
 
 def _cookie_name(value: object) -> str:
-    return _matching(_TOKEN, value, "is not a cookie name; use letters, digits, - and _")
+    return _matching(_TOKEN, value, "is not a cookie name; use up to 100 letters, digits, - and _")
 
 
 def _domain(value: object) -> str:
-    return _matching(_DOMAIN, value, "is not a domain, e.g. example.com")
+    return _matching(_DOMAIN, value, "is not a domain; write it like example.com, without a dot in front")
 
 
 def _cookie_path(value: object) -> str:

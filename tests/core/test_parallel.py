@@ -456,3 +456,26 @@ class _Race:
             self.dead.append(sent)
         if self.cookie == sent:
             self.cookie = browser.cookie
+
+
+async def test_a_request_on_its_way_during_a_sign_in_does_not_undo_it() -> None:
+    """It brings the old cookie after the new one was sent: a session for it would take that one's place."""
+    world = World()
+    browser = world.browser()
+    await browser.put(cart=[1])
+    late = Browser(world.manager, browser.cookie)
+    session = await browser.open()
+    session.sign_in("alice")
+    await browser.end(session)
+    request = await late.open()
+    assert request.principal is None
+    assert request.all() == {}
+    request["k"] = 1
+    assert await late.end(request) is None, "no cookie, or the browser loses the signed-in one"
+    with pytest.raises(SessionEndedError):
+        await (await late.open()).modify("n", lambda n: n, default=1)
+    assert len(await world.records()) == 1
+    assert "WRITE_DROPPED" in world.kinds()
+    request = await late.open()
+    request.sign_in("bob")
+    assert await late.end(request) is not None, "who proves who they are is signed in all the same"

@@ -165,6 +165,30 @@ async def test_a_session_beyond_its_size_is_refused_at_once_and_the_old_data_sta
     assert set(await browser.data()) == {"old", "now_it_fits"}
 
 
+@pytest.mark.parametrize(
+    "grow",
+    [
+        lambda s: s.set("k" * 3000, 1),
+        lambda s: s.flash("k" * 3000, 1),
+        lambda s: s.flash("k", 1, category="c" * 3000),
+        lambda s: s.set("v", "é" * 1100),
+    ],
+    ids=["key", "flash key", "category", "two-byte text"],
+)
+async def test_whatever_makes_a_session_grow_counts(grow: Any) -> None:
+    """Names come from strangers as often as values do; at the save it would be too late for a clear answer."""
+    session = await World(max_size=2000).browser().open()
+    with pytest.raises(SessionTooLargeError):
+        grow(session)
+
+
+async def test_a_principal_is_an_identifier_not_a_document() -> None:
+    """It is kept with every session and in the index of every store."""
+    session = await World().browser().open()
+    with pytest.raises(UnstorableValueError, match="1024"):
+        session.sign_in("u" * 2000)
+
+
 async def test_growth_inside_a_list_is_bounded_too() -> None:
     """It is only noticed at the save; the stored session must stay whole."""
     browser = World(max_size=2000).browser()

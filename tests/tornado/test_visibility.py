@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tornado.web import HTTPError, RequestHandler, authenticated
 
-from eyewall import SessionError, SessionMixin, session_of
+from eyewall import SessionError, SessionMixin, WeakSecretError, session_of
 from eyewall.tornado import Sessions
 from tests.tornado.site import SECRET, Handler, ServeSite, serving
 
@@ -250,3 +250,18 @@ async def test_a_handler_that_raises_in_prepare_is_answered_as_usual(serve: Serv
 
     site = await serve([("/", Refuse)])
     assert (await site.fetch("/")).code == 418
+
+
+def test_settings_in_the_program_that_silence_the_environment_are_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Redis was configured, and sessions went into a folder of one machine."""
+    monkeypatch.setenv("EYEWALL_URL", "redis://cache")
+    Sessions(backend="memory")
+    assert "EYEWALL_URL" in caplog.text
+
+
+def test_an_unsafe_secret_of_our_own_is_refused_when_sessions_are_made() -> None:
+    """Before the first visitor, not with the first visitor's error page."""
+    with pytest.raises(WeakSecretError):
+        Sessions(backend="memory", cookie_secret="changeme" * 5)

@@ -25,8 +25,9 @@ from eyewall.errors import CookieError
 SameSite = Literal["Lax", "Strict", "None"]
 """The values of the ``SameSite`` attribute, spelt as they must be sent."""
 
-MAX_CHARACTERS_READ: Final = 16 * 1024
-"""How much of a request's ``Cookie`` lines is looked at. Servers and proxies stop near 8 KB."""
+MAX_CHARACTERS_READ: Final = 64 * 1024
+"""How much of a request's ``Cookie`` lines is looked at: all that Tornado lets through by default. With less,
+whoever can plant cookies in front of ours makes us overlook it, and sign the visitor out."""
 
 MAX_PAIR_BYTES: Final = 4096
 """Largest name plus value a browser keeps (RFC 6265bis 5.6, ASVS 3.3.5)."""

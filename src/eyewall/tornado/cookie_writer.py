@@ -14,6 +14,7 @@ from tornado.concurrent import Future
 from tornado.httputil import HTTPConnection, HTTPHeaders, RequestStartLine, ResponseStartLine
 
 from eyewall.core.outgoing_cookies import OutgoingCookies
+from eyewall.core.session import Session
 from eyewall.errors import CookieError
 from eyewall.tornado.wire import make_private
 
@@ -24,14 +25,16 @@ class CookieWriter(HTTPConnection):
     Args:
         inner: the real connection; attributes we do not know are read from it and set on it.
         outgoing: what the response shall set.
+        session: of the request, or None; where it was used, its barrier decides what may be cached.
     """
 
     _inner: HTTPConnection
     _outgoing: OutgoingCookies
+    _session: Session | None
     _refused: bool
 
-    def __init__(self, inner: HTTPConnection, outgoing: OutgoingCookies) -> None:
-        self.__dict__.update(_inner=inner, _outgoing=outgoing, _refused=False)
+    def __init__(self, inner: HTTPConnection, outgoing: OutgoingCookies, session: Session | None) -> None:
+        self.__dict__.update(_inner=inner, _outgoing=outgoing, _session=session, _refused=False)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
@@ -59,7 +62,7 @@ class CookieWriter(HTTPConnection):
         """
         if not isinstance(start_line, ResponseStartLine):
             raise TypeError("a server sends response start lines only")
-        theirs = {line.partition("=")[0] for line in headers.get_list("Set-Cookie")}
+        theirs = {line.partition("=")[0].strip() for line in headers.get_list("Set-Cookie")}
         try:
             lines = self._outgoing.leave(start_line.code, theirs)
         except CookieError:
@@ -67,7 +70,8 @@ class CookieWriter(HTTPConnection):
             raise
         for line in lines:
             headers.add("Set-Cookie", line)
-        make_private(headers, no_store=bool(lines))
+        if lines or self._session is None or not self._session.used:
+            make_private(headers, no_store=bool(lines))
         return self._inner.write_headers(start_line, headers, chunk)
 
     def write(self, chunk: bytes) -> Future[None]:

@@ -16,6 +16,7 @@ from tornado.web import Application, RequestHandler
 from eyewall.core.client_side import MOST_CHUNKS
 from eyewall.core.cookie_jar import CookieJar
 from eyewall.errors import CookieError
+from eyewall.tornado.attach import session_on
 from eyewall.tornado.cookie_writer import CookieWriter
 from eyewall.tornado.sessions import Sessions
 from eyewall.tornado.signed_values import TORNADO_MAX_AGE, TornadoValues
@@ -94,12 +95,12 @@ def jar_of(handler: RequestHandler) -> HandlerJar:
 def _put_before_the_connection(request: HTTPServerRequest, jar: HandlerJar) -> None:
     if request.connection is None:
         raise CookieError("a request without a connection cannot be answered, and so has no jar")
-    request.connection = CookieWriter(request.connection, jar.outgoing)
+    request.connection = CookieWriter(request.connection, jar.outgoing, session_on(request))
     request.jar = jar  # type: ignore[attr-defined]  # requests are open, as for the session
 
 
 def _names_of(sessions: Sessions) -> frozenset[str]:
-    """The names of the session's cookies, all parts of a client-side session included."""
+    """The names of the session's cookies: all parts of a client-side one, and the sign-in it takes over."""
     names = {sessions.cookie_name(https=https) for https in (True, False)}
     parts = {f"{name}.{number}" for name in names for number in range(1, MOST_CHUNKS)}
-    return frozenset(names | parts)
+    return frozenset(names | parts | getattr(sessions, "names_taken_over", frozenset()))

@@ -47,8 +47,13 @@ def begin_cors(policy: CorsPolicy | None, request: HTTPServerRequest) -> bool:
 
 def answer_preflight(handler: RequestHandler) -> None:
     """Answer 204 No Content; :class:`CorsConnection` adds what counts."""
+    handler.__dict__["on_finish"] = _nothing  # the handler's own may look for the session, and there is none
     handler.set_status(204)
     handler.finish()
+
+
+def _nothing() -> None:
+    pass
 
 
 class PreflightHandler(RequestHandler):
@@ -86,6 +91,9 @@ class CorsConnection(HTTPConnection):
         chunk: bytes | None = None,
     ) -> Future[None]:
         """Send the head of the answer with our headers."""
+        if self._granted:
+            # A handler that had allowed cookies to another origin must not allow them to ours by that.
+            headers.pop("Access-Control-Allow-Credentials", None)
         for name, value in self._granted.items():
             headers[name] = value
         _vary_by_origin(headers)

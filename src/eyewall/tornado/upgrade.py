@@ -80,6 +80,7 @@ class UpgradingSessions(Sessions):
     def __init__(self, *arguments: Any, old_sign_in: OldSignIn, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._old = old_sign_in
+        self.names_taken_over = frozenset({old_sign_in.name})
         self._values: TornadoValues | None = None
         if old_sign_in.name in {self.settings.cookie_name(https) for https in (True, False)}:
             raise ConfigurationError(
@@ -112,10 +113,12 @@ class UpgradingSessions(Sessions):
     def set_cookie_lines(self, session: Session, *, https: bool) -> list[str]:
         """Return the session's lines; whatever sets or deletes its cookie deletes the old one.
 
-        So the old one goes only when the new one is stored, and never outlives a sign-out.
+        So the old one goes only when the new one is stored, and never outlives a sign-out, which has no
+        session cookie to delete where it is the first request after the move.
         """
         lines = super().set_cookie_lines(session, https=https)
-        return [*lines, self._old.deletion] if lines else lines
+        ended = isinstance(session, _Upgradable) and session.ended
+        return [*lines, self._old.deletion] if lines or ended else lines
 
     def _principal_in(self, cookie_lines: Sequence[str]) -> str | None:
         texts = cookie_values(cookie_lines, self._old.name)
@@ -138,12 +141,21 @@ def _checked(principal: object) -> str | None:
 class _Upgradable(Session):
     """A session whose request brought the old sign-in cookie too."""
 
-    __slots__ = ("_old_principal",)
+    __slots__ = ("_old_principal", "ended")
 
     def __init__(self, keeper: Keeper, draft: Draft, principal: str, *, consuming: bool) -> None:
         super().__init__(keeper, draft, consuming=consuming)
         self._old_principal = principal
+        self.ended = False
 
     def upgrade(self) -> None:
         if self.draft.principal is None:
             self.sign_in(self._old_principal)
+
+    def destroy(self) -> None:
+        super().destroy()
+        self.ended = True
+
+    def clear(self) -> None:
+        super().clear()
+        self.ended = True

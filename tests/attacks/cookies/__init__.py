@@ -1,0 +1,1 @@
+"""Attacks on cookies, CORS, keys and settings: one file per attack, named after it."""
