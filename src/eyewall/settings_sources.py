@@ -49,17 +49,18 @@ def read_environment(
     """
     spelled = {field: prefix + field.upper() for field in fields}
     variables = {**_dotenv_values(dotenv, prefix), **_filled(environ)}
-    ours = {
-        name: value
-        for name, value in variables.items()
-        if name.startswith(prefix) and not name.removeprefix(prefix).startswith(_NOT_SETTINGS)
-    }
+    ours = {name: value for name, value in variables.items() if is_setting(name, prefix)}
     values = by_field(ours, {name: field for field, name in spelled.items()})
     if values.get("backend", "").lower() == "database" and "url" not in values:
         url = variables.get(DATABASE_URL) or _dotenv_values(dotenv, DATABASE_URL).get(DATABASE_URL)
         if url:
             values["url"], spelled["url"] = url, DATABASE_URL
     return values, spelled.__getitem__
+
+
+def is_setting(name: str, prefix: str) -> bool:
+    """Return whether the variable ``name`` is meant as one of our settings."""
+    return name.startswith(prefix) and not name.removeprefix(prefix).startswith(_NOT_SETTINGS)
 
 
 def _filled(variables: Mapping[str, str | None]) -> dict[str, str]:

@@ -176,7 +176,7 @@ async def test_a_session_beyond_its_size_is_refused_at_once_and_the_old_data_sta
     ids=["key", "flash key", "category", "two-byte text"],
 )
 async def test_whatever_makes_a_session_grow_counts(grow: Any) -> None:
-    """Names come from strangers as often as values do; at the save it would be too late for a clear answer."""
+    """Names come from strangers as often as values do; at the save it is too late for a clear answer."""
     session = await World(max_size=2000).browser().open()
     with pytest.raises(SessionTooLargeError):
         grow(session)

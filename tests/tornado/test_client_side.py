@@ -111,7 +111,7 @@ async def test_a_large_session_takes_three_cookies_and_gives_them_back(site: Sit
 async def test_a_session_beyond_three_cookies_is_an_error_and_the_old_one_stays(site: Site) -> None:
     """Browsers drop what is too large without a word (rails 54838)."""
     assert await site.do("set", size="3") == 200
-    assert await site.do("set", size="20000") == 500
+    assert await site.do("set", size="20000") == 413
     assert await site.seen() == '{"data": {"k": "xxx"}, "principal": null}'
 
 

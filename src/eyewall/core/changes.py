@@ -67,6 +67,10 @@ class Changes:
             authenticated_at=who.authenticated_at,
         )
 
+    def sign_in(self) -> bool:
+        """Whether somebody has just proved who they are."""
+        return self.identity is not None and self.identity.principal is not None
+
     def warranted_by(self, status: int) -> Changes:
         """Return what may be stored when the request is answered with ``status``.
 

@@ -45,6 +45,7 @@ class Draft:
         "changes",
         "cookie",
         "doomed",
+        "has_moved",
         "in_cookie",
         "life",
         "max_size",
@@ -64,6 +65,7 @@ class Draft:
         self.changes: Changes | None = None
         self.session_id: str | None = None
         self.brought_cookie = False
+        self.has_moved = False
         self.in_cookie = in_cookie
         self.life = object()  # another one after destroy(): saves under way must not bring this one back
         self.names_sent: list[str] = []
@@ -143,7 +145,7 @@ class Draft:
     def assign(self, key: str, value: object) -> None:
         """Set ``key``; raises UnstorableValueError or SessionTooLargeError and then changes nothing."""
         encoded = encode_value(key, value)
-        self._make_room(len(encoded) - self._length(key), f"session[{key!r}]")
+        self._make_room(_stored_length(key, encoded) - self._length(key), f"session[{_shown(key)}]")
         self._record_assignment(key, encoded)
         self._remember(key, value, encoded)
 
@@ -187,7 +189,8 @@ class Draft:
 
     def add_flash(self, entry: FlashEntry) -> None:
         """Queue a message for whoever reads it first."""
-        self._make_room(memoryview(entry.value).nbytes + _FLASH_OVERHEAD, f"flash message {entry.key!r}")
+        texts = len(entry.key.encode()) + len(entry.category.encode()) + memoryview(entry.value).nbytes
+        self._make_room(texts + _FLASH_OVERHEAD, f"flash message {_shown(entry.key)}")
         self.pending.flashed.append(entry)
 
     def unread_flash(self) -> list[FlashEntry]:
@@ -258,7 +261,7 @@ class Draft:
 
     def _length(self, key: str) -> int:
         raw = self._encoded(key)
-        return 0 if raw is None else len(raw) + len(key) + _KEY_OVERHEAD
+        return 0 if raw is None else _stored_length(key, raw)
 
     def _make_room(self, growth: int, what: str) -> None:
         if growth > 0 and self._size + growth > self.max_size:
@@ -333,3 +336,11 @@ class Draft:
         """Undo :meth:`take_changes` after a failed save, so that it can be tried again."""
         self.payload = payload
         self.changes = changes.followed_by(self.changes)
+
+
+def _stored_length(key: str, encoded: bytes) -> int:
+    return len(encoded) + len(key.encode()) + _KEY_OVERHEAD
+
+
+def _shown(key: str) -> str:
+    return repr(key if len(key) <= 40 else f"{key[:40]}...")

@@ -130,6 +130,9 @@ class Manager:
         except DamagedRecordError as error:
             self.events.emit(EventKind.DAMAGED_RECORD, digest=digest, detail=str(error))
             found = None
+        except SessionMovedError:
+            draft.has_moved = True
+            found = None
         except Exception as error:  # noqa: BLE001 - no error of a store may leave a request unanswered
             session.failure = error if isinstance(error, StoreUnavailable) else as_store_failure(error)
             session.store_failed = True
@@ -212,6 +215,7 @@ class Manager:
         record = draft.record
         if record is None:
             if not changes.apply_to(before).is_empty():
+                self._refuse_if_moved(draft, changes)
                 await self._create(draft, changes)
         elif draft.renew:
             await self._move(draft, record, before, changes)
@@ -229,7 +233,7 @@ class Manager:
 
     async def _move(self, draft: Draft, record: Record, before: Payload, changes: Changes) -> None:
         life = draft.life
-        signs_in = changes.identity is not None and changes.identity.principal is not None
+        signs_in = changes.sign_in()
         try:
             moved = await self._writer.move(
                 record, before, changes.apply_to, restart=draft.restart and signs_in
@@ -242,6 +246,14 @@ class Manager:
             return
         self._adopt(draft, life, moved)
         self.events.emit(EventKind.REGENERATED, digest=moved.record.digest)
+
+    def _refuse_if_moved(self, draft: Draft, changes: Changes) -> None:
+        """Start no session for a request that was on its way while its own got another ID.
+
+        The browser has the cookie of that one by now; a new cookie would take its place, and undo a sign-in.
+        """
+        if draft.has_moved and not changes.sign_in():
+            raise SessionMovedError("this session was given a new ID while the request was on its way")
 
     def _seal(self, draft: Draft) -> None:
         """A client-side session changes with its cookie; find out here whether it fits."""
@@ -299,6 +311,7 @@ class Manager:
 
             try:
                 if draft.record is None:
+                    self._refuse_if_moved(draft, Changes())
                     issued = await self._writer.create(step)
                     self._adopt(draft, life, issued)
                     self.events.emit(EventKind.CREATED, digest=issued.record.digest)

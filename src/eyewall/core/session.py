@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, MutableMapping
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from eyewall.core.changes import Identity
 from eyewall.core.codec import encode_value
@@ -18,6 +18,9 @@ from eyewall.core.flash import Flash
 from eyewall.core.ids import shortened
 from eyewall.core.store import Clock
 from eyewall.errors import HeadersSentError, SessionClosedError, UnstorableValueError
+
+MAX_PRINCIPAL_BYTES: Final = 1024
+"""Longest principal. It is an identifier, kept with every session and in every store's index."""
 
 
 class Keeper(Protocol):
@@ -187,13 +190,16 @@ class Session(MutableMapping[str, Any]):
         signed in, all of theirs is dropped first. The old ID is dead at once, without grace.
 
         Raises:
-            UnstorableValueError: ``principal`` is not text, or is empty.
+            UnstorableValueError: ``principal`` is not text, is empty, or has more than 1024 bytes.
             HeadersSentError: the response's headers have left, so the new ID could not be told.
         """
         self._use(changing=True)
         if type(principal) is not str or not principal:
             raise UnstorableValueError(f"a principal is text that is not empty, not {principal!r}")
-        encode_value("principal", principal)
+        if len(encode_value("principal", principal)) > MAX_PRINCIPAL_BYTES:
+            raise UnstorableValueError(
+                f"a principal has at most {MAX_PRINCIPAL_BYTES} bytes; use an identifier"
+            )
         self._needs_headers("a new session ID")
         self.draft.identify(Identity(principal, self._keeper.clock()))
 

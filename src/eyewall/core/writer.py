@@ -62,6 +62,7 @@ class Issued(NamedTuple):
 Spawn = Callable[[Coroutine[Any, Any, None]], object]
 
 _MOST_CONFLICTS: Final = 200
+_MOVED: Final = "this session was given a new ID while the request was being answered"
 _TOO_CONTESTED: Final = f"{_MOST_CONFLICTS} conflicts in a row on one session"
 _PATIENT_CONFLICTS: Final = 3
 
@@ -145,12 +146,13 @@ class Writer:
 
         Raises:
             DamagedRecordError: there is a record, but it is not what was written under this digest.
+            SessionMovedError: the session has another ID by now.
         """
         record = await self._store.load(digest)
-        if record is None or record.successor is not None:
+        if record is None or not self._timeouts.is_live(record, self._clock()):
             return None
-        if not self._timeouts.is_live(record, self._clock()):
-            return None
+        if record.successor is not None:
+            raise SessionMovedError(_MOVED)
         return record, _payload_of(record, digest)
 
     async def create(self, step: Step) -> Issued:
@@ -295,9 +297,7 @@ class Writer:
             if record is None or not self._timeouts.is_live(record, self._clock()):
                 raise SessionEndedError("this session was ended while the request was being answered")
             if record.successor is not None:
-                raise SessionMovedError(
-                    "this session was given a new ID while the request was being answered"
-                )
+                raise SessionMovedError(_MOVED)
             return record, _payload_of(record, digest)
         except DamagedRecordError as error:
             raise SessionEndedError("this session's record is damaged") from error

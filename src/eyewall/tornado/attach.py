@@ -10,7 +10,7 @@ from eyewall.core.csrf import cross_origin_refusal
 from eyewall.core.events import EventKind
 from eyewall.core.manager import Manager
 from eyewall.core.session import Session
-from eyewall.errors import SessionError
+from eyewall.errors import EyewallError, SessionError
 from eyewall.tornado.wire import CommitBarrier
 
 
@@ -24,6 +24,25 @@ def attach(manager: Manager, request: HTTPServerRequest) -> Session:
     request.connection = CommitBarrier(connection, session, manager, https=https)
     request.session = session  # type: ignore[attr-defined]  # the chapter's name for it; requests are open
     return session
+
+
+def is_settled(request: HTTPServerRequest, session: Session) -> bool:
+    """Whether the session needs nothing awaited before the handler starts."""
+    return session.draft.session_id is None and not _is_handshake(request)
+
+
+async def settle(manager: Manager, request: HTTPServerRequest, session: Session) -> None:
+    """Load the session; before a WebSocket handshake also store what it begins with. Never raises.
+
+    A 101 cannot wait for a save, and a session that an old sign-in cookie was turned into has one to do.
+    """
+    if session.draft.session_id is not None:
+        await manager.load(session)
+    if _is_handshake(request) and session.failure is None and session.draft.has_unsaved_changes():
+        try:
+            await manager.save(session)
+        except EyewallError as error:
+            session.failure = error
 
 
 def session_on(request: HTTPServerRequest) -> Session | None:
@@ -57,6 +76,10 @@ def cross_origin_problem(
         return None
     manager.events.emit(EventKind.CROSS_ORIGIN_REFUSED, detail=refusal)
     return refusal
+
+
+def _is_handshake(request: HTTPServerRequest) -> bool:
+    return request.headers.get("Upgrade", "").lower() == "websocket"
 
 
 def _shows_a_page(request: HTTPServerRequest) -> bool:

@@ -32,15 +32,18 @@ class CookieWriter(HTTPConnection):
     _outgoing: OutgoingCookies
     _session: Session | None
     _refused: bool
+    _dropped: bool
 
     def __init__(self, inner: HTTPConnection, outgoing: OutgoingCookies, session: Session | None) -> None:
-        self.__dict__.update(_inner=inner, _outgoing=outgoing, _session=session, _refused=False)
+        self.__dict__.update(
+            _inner=inner, _outgoing=outgoing, _session=session, _refused=False, _dropped=False
+        )
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name == "_refused":
+        if name in ("_refused", "_dropped"):
             self.__dict__[name] = value
         else:
             setattr(self._inner, name, value)
@@ -64,7 +67,7 @@ class CookieWriter(HTTPConnection):
             raise TypeError("a server sends response start lines only")
         theirs = {line.partition("=")[0].strip() for line in headers.get_list("Set-Cookie")}
         try:
-            lines = self._outgoing.leave(start_line.code, theirs)
+            lines = [] if self._dropped else self._outgoing.leave(start_line.code, theirs)
         except CookieError:
             self._refuse()
             raise
@@ -73,6 +76,11 @@ class CookieWriter(HTTPConnection):
         if lines or self._session is None or not self._session.used:
             make_private(headers, no_store=bool(lines))
         return self._inner.write_headers(start_line, headers, chunk)
+
+    def drop_cookies(self) -> None:
+        """Send none of them: the answer they belong to has been replaced."""
+        self._outgoing.closed = True
+        self._dropped = True
 
     def write(self, chunk: bytes) -> Future[None]:
         """Send a piece of the body."""

@@ -23,7 +23,7 @@ from tornado.web import (
 
 from eyewall.core.manager import Manager
 from eyewall.core.session import Session
-from eyewall.tornado.attach import attach, cross_origin_problem
+from eyewall.tornado.attach import attach, cross_origin_problem, is_settled, settle
 from eyewall.tornado.cors import PreflightHandler, begin_cors
 from eyewall.tornado.wire import CommitBarrier
 
@@ -70,20 +70,21 @@ class SessionDelegate(HTTPMessageDelegate):
         self._manager = manager
         self._session = session
         self._inner = inner
+        self._request = request
         self._connection = request.connection
 
     def headers_received(
         self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
     ) -> Awaitable[None] | None:
         """Load, then start the handler."""
-        if self._session.draft.session_id is None:
+        if is_settled(self._request, self._session):
             return self._inner.headers_received(start_line, headers)
         return self._load_then_start(start_line, headers)
 
     async def _load_then_start(
         self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
     ) -> None:
-        await self._manager.load(self._session)
+        await settle(self._manager, self._request, self._session)
         started = self._inner.headers_received(start_line, headers)
         if started is not None:
             await started

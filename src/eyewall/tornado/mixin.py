@@ -11,7 +11,7 @@ from tornado.web import HTTPError, RequestHandler
 
 from eyewall.core.session import Session
 from eyewall.errors import SessionError
-from eyewall.tornado.attach import attach, cross_origin_problem, session_on
+from eyewall.tornado.attach import attach, cross_origin_problem, is_settled, session_on, settle
 from eyewall.tornado.cookies import CookieMixin
 from eyewall.tornado.cors import answer_preflight, begin_cors
 from eyewall.tornado.sessions import Sessions
@@ -87,8 +87,8 @@ async def _begin(handler: SessionMixin) -> None:
             handler.__dict__["prepare"] = partial(answer_preflight, handler)
             return
         session = attach(sessions, handler.request)
-        if session.draft.session_id is not None:
-            await sessions.load(session)
+        if not is_settled(handler.request, session):
+            await settle(sessions, handler.request, session)
         _guard_streamed_body(handler)
     if type(handler).cross_origin_protection:
         problem = cross_origin_problem(sessions, handler.request, _trust_of(handler))

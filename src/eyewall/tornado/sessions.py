@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
 from tornado.web import Application
 
+from eyewall.core.events import logger
 from eyewall.core.manager import Manager
 from eyewall.core.opening import keyring_for, open_store
 from eyewall.core.session import Session
 from eyewall.core.store import Clock, Store, utc_now
 from eyewall.errors import ConfigurationError, SessionEndedError, StoreUnavailable
 from eyewall.settings import Settings
+from eyewall.settings_sources import is_setting
 from eyewall.tornado.http_errors import SessionEndedResponse, SessionUnavailableResponse
 from eyewall.tornado.install import install, uninstall
 
@@ -52,10 +55,14 @@ class Sessions(Manager):
     ) -> None:
         if settings is None:
             settings = Settings.from_mapping(options) if options else Settings.from_environment()
+            if options:
+                _warn_of_ignored_variables()
         elif options:
             raise TypeError("pass either settings or single options, not both")
         super().__init__(settings, store if store is not None else open_store(settings, clock), clock)
         self.is_bound = False
+        if settings.cookie_secret is not None or settings.secret_file is not None:
+            self.use_keyring(keyring_for(settings))  # now, so that a secret that is not safe is told at start
 
     @classmethod
     def of(cls, application: Application) -> Sessions:
@@ -68,9 +75,8 @@ class Sessions(Manager):
         if sessions is None:
             sessions = application.settings[SETTING] = cls()
         if not isinstance(sessions, Sessions):
-            raise ConfigurationError(
-                f"the application setting {SETTING!r} must be a Sessions, not {sessions!r}"
-            )
+            given = type(sessions).__name__
+            raise ConfigurationError(f"the application setting {SETTING!r} must be a Sessions, not a {given}")
         if not sessions.is_bound:
             sessions.bind(application)
         return sessions
@@ -127,6 +133,16 @@ class Sessions(Manager):
             return await super().modify(session, key, function, default)
         except (StoreUnavailable, SessionEndedError) as error:
             raise _as_response(error, session) from error
+
+
+def _warn_of_ignored_variables() -> None:
+    """A variable that is set and has no effect is a store nobody meant."""
+    ignored = [name for name in os.environ if is_setting(name, "EYEWALL_")]
+    if ignored:
+        logger.warning(
+            "Sessions(...) was given its settings in the program, so these variables have no effect: %s",
+            ", ".join(sorted(ignored)),
+        )
 
 
 def _as_response(error: StoreUnavailable | SessionEndedError, session: Session) -> Exception:

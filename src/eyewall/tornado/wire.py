@@ -27,7 +27,7 @@ from eyewall.core.draft import CookieAction
 from eyewall.core.events import EventKind, logger
 from eyewall.core.manager import Manager
 from eyewall.core.session import Session
-from eyewall.errors import SessionEndedError, SessionError, StoreUnavailable
+from eyewall.errors import SessionEndedError, SessionError, SessionTooLargeError, StoreUnavailable
 
 _REPLACEMENT_HEADERS: Final = {
     "Content-Type": "text/plain; charset=UTF-8",
@@ -183,6 +183,8 @@ class CommitBarrier(HTTPConnection):
             raise
         except SessionEndedError as error:
             self._replace_answer(409, str(error))
+        except SessionTooLargeError as error:
+            self._replace_answer(413, str(error))
         except SessionError as error:
             self._replace_answer(500, str(error))
         except Exception:  # noqa: BLE001 - a bug, of ours or of a store: the client must still get an answer
@@ -230,6 +232,9 @@ class CommitBarrier(HTTPConnection):
             self._cut()
 
     def _send_replacement(self, status: int) -> None:
+        drop_cookies = getattr(self._inner, "drop_cookies", None)  # a CookieWriter's, if it stands behind us
+        if drop_cookies is not None:
+            drop_cookies()
         phrase = http.client.responses[status]
         body = f"{status}: {phrase}. What you sent may not have been saved; please try again.\n".encode()
         headers = HTTPHeaders(_REPLACEMENT_HEADERS)

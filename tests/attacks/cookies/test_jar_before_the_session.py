@@ -29,7 +29,6 @@ def way(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.mark.xfail(strict=True, reason="the writer stands behind the barrier then, and 409 is below 500")
 async def test_an_answer_that_was_replaced_has_none_of_the_cookies(serve: ServeSite) -> None:  # noqa: F811
     """Harm: "ordered=yes" beside "409: may not have been saved"."""
     strict = Settings(backend="memory", cookie_secret=SECRET, strict=True)

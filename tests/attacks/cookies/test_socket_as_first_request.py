@@ -21,7 +21,6 @@ class Socket(WebSocketHandler):
         """Not needed."""
 
 
-@pytest.mark.xfail(strict=True, reason="an upgrade is an unsaved change, and the 101 waits for no save")
 @pytest.mark.parametrize("way", ["mixin", "install"])
 async def test_a_page_left_open_over_the_move_reconnects(way: Way) -> None:
     """Harm: every open page gets a 500 for its socket, again and again, until somebody reloads it."""
