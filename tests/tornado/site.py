@@ -158,7 +158,7 @@ async def serving(
     **application_settings: Any,
 ) -> AsyncIterator[Site]:
     """Serve ``handlers`` with sessions, by the mixin or by ``install()``."""
-    clocked = {"clock": clock} if clock else {}
+    clocked: dict[str, Any] = {"clock": clock} if clock else {}
     store = WatchedStore(**clocked)
     sessions = Sessions(settings or Settings(backend="memory", cookie_secret=SECRET), store=store, **clocked)
     application = Application([_routed(way, rule) for rule in handlers], **application_settings)

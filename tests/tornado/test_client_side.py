@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest_asyncio
 from tornado.httpserver import HTTPServer
@@ -44,7 +44,9 @@ class Site:
     def __init__(self, secret: object = SECRET) -> None:
         self.clock = ManualClock()
         settings = Settings(backend="cookie", cookie_secret=secret)  # type: ignore[arg-type]
-        app = Application([("/", Page)], sessions=Sessions(settings, clock=self.clock))
+        self.cut_off: dict[str, datetime] = {}
+        sessions = Sessions(settings, clock=self.clock, cut_off=self.cut_off.get)
+        app = Application([("/", Page)], sessions=sessions)
         self.server = HTTPServer(app)
         socket, port = bind_unused_port()
         self.server.add_socket(socket)
@@ -148,3 +150,20 @@ async def test_a_change_after_the_headers_is_refused(site: Site) -> None:
     await site.do("set")
     await site.do("late")
     assert '"k": "x"' in await site.seen()
+
+
+async def test_a_principals_cut_off_ends_copied_cookies_and_nobody_elses(site: Site) -> None:
+    """Signing out everywhere, for cookies that no server can take back (ASVS 7.4.1)."""
+    await site.do("sign_in")
+    (copied,) = site.browser.jar.cookies
+    thief = site.another_browser()
+    stolen = {"Cookie": f"{copied.name}={copied.value}"}
+    site.cut_off["bob"] = site.clock() + timedelta(days=1)
+    assert b"alice" in (await thief.get("/", headers=stolen)).body
+    site.clock.advance(timedelta(minutes=1))
+    site.cut_off["alice"] = site.clock()
+    assert b"alice" not in (await thief.get("/", headers=stolen)).body
+    assert "alice" not in await site.seen()
+    assert await site.do("sign_in") == 200
+    assert "alice" in await site.seen(), "a session that began after the cut-off counts"
+    thief.close()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from time import monotonic
 from typing import Any, Final
 
@@ -48,11 +49,20 @@ class Manager:
         settings: checked settings.
         store: where records are kept.
         clock: returns the current time in UTC.
+        cut_off: for sealed cookies, which cannot be taken back: given a principal, returns the time (UTC)
+            before which none of their sessions counts, or None. Move it to now to end all of them.
 
     Before it serves, :meth:`use_keyring` gives it the keys that sign the session cookie.
     """
 
-    def __init__(self, settings: Settings, store: Store, clock: Clock = utc_now) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        clock: Clock = utc_now,
+        cut_off: Callable[[str], datetime | None] | None = None,
+    ) -> None:
+        self._cut_off = cut_off
         self.settings = settings
         self.clock = clock
         self.events = EventStream(clock)
@@ -92,7 +102,7 @@ class Manager:
             return IdCookie(self.settings, keyring, https=https)
         from eyewall.core.sealed_cookie import SealedCookie  # needs the library of the extra "encryption"
 
-        return SealedCookie(self.settings, keyring, self.clock, https=https)
+        return SealedCookie(self.settings, keyring, self.clock, self._cut_off, https=https)
 
     # -- opening ------------------------------------------------------------------------------------------
 

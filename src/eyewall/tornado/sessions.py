@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 from tornado.web import Application
@@ -39,6 +40,8 @@ class Sessions(Manager):
             environment and ``.env``.
         store: a store of your own, instead of the one the settings name.
         clock: returns the current time in UTC; tests pass their own.
+        cut_off: for ``backend="cookie"``: given a principal, returns the time (UTC) before which none of
+            their sessions counts, or None. Sealed cookies end before their expiry by nothing else.
         options: fields of :class:`~eyewall.settings.Settings`.
 
     Raises:
@@ -51,6 +54,7 @@ class Sessions(Manager):
         *,
         store: Store | None = None,
         clock: Clock = utc_now,
+        cut_off: Callable[[str], datetime | None] | None = None,
         **options: Any,
     ) -> None:
         if settings is None:
@@ -59,7 +63,9 @@ class Sessions(Manager):
                 _warn_of_ignored_variables()
         elif options:
             raise TypeError("pass either settings or single options, not both")
-        super().__init__(settings, store if store is not None else open_store(settings, clock), clock)
+        super().__init__(
+            settings, store if store is not None else open_store(settings, clock), clock, cut_off
+        )
         self.is_bound = False
         if settings.cookie_secret is not None or settings.secret_file is not None:
             self.use_keyring(keyring_for(settings))  # now, so that a secret that is not safe is told at start
