@@ -479,3 +479,24 @@ async def test_a_request_on_its_way_during_a_sign_in_does_not_undo_it() -> None:
     request = await late.open()
     request.sign_in("bob")
     assert await late.end(request) is not None, "who proves who they are is signed in all the same"
+
+
+@pytest.mark.parametrize("when", ["had loaded", "arrives afterwards"])
+async def test_signing_out_beside_a_regeneration_ends_the_session_under_its_new_id(when: str) -> None:
+    """Only the marker of the old ID went; whoever had a copy of the new one stayed signed in."""
+    world = World()
+    browser = world.browser()
+    session = await browser.open()
+    session.sign_in("alice")
+    await browser.end(session)
+    leaving_browser = Browser(world.manager, browser.cookie)
+    leaving = await leaving_browser.open()
+    moving = await browser.open()
+    moving.regenerate()
+    await browser.end(moving)
+    if when == "arrives afterwards":
+        leaving = await leaving_browser.open()
+    leaving.sign_out()
+    await leaving_browser.end(leaving)
+    assert (await browser.open()).principal is None
+    assert await world.records() == []

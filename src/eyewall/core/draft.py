@@ -45,10 +45,10 @@ class Draft:
         "changes",
         "cookie",
         "doomed",
-        "has_moved",
         "in_cookie",
         "life",
         "max_size",
+        "moved_from",
         "names_sent",
         "now_messages",
         "payload",
@@ -65,7 +65,7 @@ class Draft:
         self.changes: Changes | None = None
         self.session_id: str | None = None
         self.brought_cookie = False
-        self.has_moved = False
+        self.moved_from: bytes | None = None
         self.in_cookie = in_cookie
         self.life = object()  # another one after destroy(): saves under way must not bring this one back
         self.names_sent: list[str] = []
@@ -175,6 +175,8 @@ class Draft:
         """Note that the record must go; what is set afterwards starts a new session."""
         if self.record is not None:
             self.doomed.append(self.record.digest)
+        elif self.moved_from is not None:
+            self.doomed.append(self.moved_from)
         if self.brought_cookie or self.record is not None:
             self.cookie = CookieAction.DELETE
         self.now_messages.clear()

@@ -141,7 +141,7 @@ class Manager:
             self.events.emit(EventKind.DAMAGED_RECORD, digest=digest, detail=str(error))
             found = None
         except SessionMovedError:
-            draft.has_moved = True
+            draft.moved_from = digest
             found = None
         except Exception as error:  # noqa: BLE001 - no error of a store may leave a request unanswered
             session.failure = error if isinstance(error, StoreUnavailable) else as_store_failure(error)
@@ -217,7 +217,7 @@ class Manager:
     async def _delete_doomed(self, draft: Draft) -> None:
         while draft.doomed:
             digest = draft.doomed[0]
-            await self.store.delete(digest)
+            await self._writer.end(digest)
             draft.doomed.pop(0)
             self.events.emit(EventKind.DESTROYED, digest=digest)
 
@@ -262,7 +262,7 @@ class Manager:
 
         The browser has the cookie of that one by now; a new cookie would take its place, and undo a sign-in.
         """
-        if draft.has_moved and not changes.sign_in():
+        if draft.moved_from is not None and not changes.sign_in():
             raise SessionMovedError("this session was given a new ID while the request was on its way")
 
     def _seal(self, draft: Draft) -> None:

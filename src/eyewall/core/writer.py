@@ -61,6 +61,7 @@ class Issued(NamedTuple):
 
 Spawn = Callable[[Coroutine[Any, Any, None]], object]
 
+_MOST_MOVES: Final = 5
 _MOST_CONFLICTS: Final = 200
 _MOVED: Final = "this session was given a new ID while the request was being answered"
 _TOO_CONTESTED: Final = f"{_MOST_CONFLICTS} conflicts in a row on one session"
@@ -154,6 +155,21 @@ class Writer:
         if record.successor is not None:
             raise SessionMovedError(_MOVED)
         return record, _payload_of(record, digest)
+
+    async def end(self, digest: bytes) -> None:
+        """Delete the session of ``digest``, also under the ID that it may have got meanwhile.
+
+        A sign-out beside a regeneration must end what the user sees as one session.
+        """
+        for _ in range(_MOST_MOVES):
+            try:
+                found = await self._store.load(digest)
+            except DamagedRecordError:
+                found = None
+            await self._store.delete(digest)
+            if found is None or found.successor is None:
+                return
+            digest = found.successor
 
     async def create(self, step: Step) -> Issued:
         """Start a session."""
