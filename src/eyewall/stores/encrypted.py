@@ -23,6 +23,7 @@ from typing import Final, cast
 
 import msgspec
 
+from eyewall.core.announcing import Announcer, announcer_of
 from eyewall.core.record import Device, Record
 from eyewall.core.store import PrincipalIndex, Scan, SelfCheck, Store
 from eyewall.crypto.keyring import KeyRing
@@ -109,6 +110,10 @@ class EncryptedStore:
         """See :meth:`eyewall.core.store.SelfCheck.check`. Asks the inner store, if it can be asked."""
         if isinstance(self.inner, SelfCheck):
             await self.inner.check()
+
+    def announcer(self) -> Announcer | None:
+        """See :meth:`eyewall.core.announcing.Announcing.announcer`. The inner store's: nothing is sealed."""
+        return announcer_of(self.inner)
 
     async def close(self) -> None:
         """Close the inner store."""

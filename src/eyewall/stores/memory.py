@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from eyewall.core.announcing import Announcer
 from eyewall.core.record import Record
 from eyewall.core.store import Clock, utc_now
 from eyewall.errors import ConfigurationError, StoreUnavailable
+from eyewall.stores.local_announcer import LocalAnnouncer
 
 if TYPE_CHECKING:
     from eyewall.settings import Settings
@@ -55,6 +57,7 @@ class MemoryStore:
         self._signed_in: OrderedDict[bytes, Record] = OrderedDict()
         self._by_principal: dict[str, set[bytes]] = {}
         self._by_end: list[tuple[datetime, bytes]] = []  # sorted
+        self._announcer = LocalAnnouncer()
 
     @classmethod
     def from_settings(cls, settings: Settings, clock: Clock) -> MemoryStore:  # noqa: ARG003 - all stores alike
@@ -126,7 +129,12 @@ class MemoryStore:
         return went
 
     async def close(self) -> None:
-        """Nothing to release; the records stay until the store itself goes."""
+        """End what listens; the records stay until the store itself goes."""
+        await self._announcer.close()
+
+    def announcer(self) -> Announcer:
+        """See :meth:`eyewall.core.announcing.Announcing.announcer`. It is heard in this process."""
+        return self._announcer
 
     async def find_principal(self, principal: str) -> list[Record]:
         """See :meth:`eyewall.core.store.PrincipalIndex.find_principal`."""

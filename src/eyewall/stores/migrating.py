@@ -46,6 +46,7 @@ from typing import Final, cast
 
 import msgspec
 
+from eyewall.core.announcing import Announcer, announcer_of
 from eyewall.core.record import Record
 from eyewall.core.store import PrincipalIndex, Scan, SelfCheck, Store
 from eyewall.errors import DamagedRecordError, StoreUnavailable
@@ -148,6 +149,10 @@ class Migrating:
         for store in (self._old, self._new):
             if isinstance(store, SelfCheck):
                 await store.check()
+
+    def announcer(self) -> Announcer | None:
+        """See :meth:`eyewall.core.announcing.Announcing.announcer`. The new store's, else the old one's."""
+        return announcer_of(self._new) or announcer_of(self._old)
 
     async def close(self) -> None:
         """Close both stores."""

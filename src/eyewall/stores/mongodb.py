@@ -15,9 +15,10 @@ import os
 import warnings
 from collections.abc import AsyncIterator
 from datetime import datetime
-from typing import Final, Self
+from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
+from eyewall.core.announcing import Announcer
 from eyewall.core.record import Record
 from eyewall.core.store import Clock, utc_now
 from eyewall.errors import ConfigurationError, EyewallError, MissingDriverError, StoreUnavailable
@@ -46,6 +47,8 @@ try:
     from pymongo.asynchronous.collection import AsyncCollection
     from pymongo.errors import DuplicateKeyError, OperationFailure, PyMongoError
     from pymongo.uri_parser import parse_uri
+
+    from eyewall.stores.mongodb_announcer import MongoAnnouncer  # imports the driver, too
 except ImportError as error:  # pragma: no cover - depends on what is installed
     raise MissingDriverError("the MongoDB store needs pymongo: pip install 'eyewall[mongodb]'") from error
 
@@ -153,6 +156,7 @@ class MongoStore:
         self._timeout = timeout
         self._links: dict[tuple[int, asyncio.AbstractEventLoop], _Link] = {}
         self._refused_indexes: set[str] = set()
+        self._announcer = MongoAnnouncer(self._records, self._link, clock=clock, timeout=timeout)
         if self._names[0] in RESERVED:
             raise ConfigurationError(
                 f"the database {self._names[0]!r} is MongoDB's own; name another in the URL's path, and this "
@@ -170,7 +174,7 @@ class MongoStore:
         return cls(url_from(settings), clock=clock, database=settings.database, timeout=seconds)
 
     async def check(self) -> None:
-        """See :meth:`eyewall.core.store.SelfCheck.check`. Creates the indexes, too.
+        """See :meth:`eyewall.core.store.SelfCheck.check`. Creates the indexes; finds out about an announcer.
 
         Raises:
             ConfigurationError: the server refuses the user, or a host's name is not known.
@@ -182,6 +186,7 @@ class MongoStore:
         except StoreUnavailable as error:
             raise await self._explained(error) from None
         await asyncio.wait({link.start_indexing(self._refused_indexes)})
+        await self._announcer.find_out(self._place)
 
     async def _explained(self, error: StoreUnavailable) -> EyewallError:
         cause = error.__cause__
@@ -261,8 +266,16 @@ class MongoStore:
                 yield record
             last = documents[-1]["_id"]
 
+    def announcer(self) -> Announcer | None:
+        """See :meth:`eyewall.core.announcing.Announcing.announcer`.
+
+        None before :meth:`check`, and when that found out that the server has no change streams.
+        """
+        return self._announcer if self._announcer.works else None
+
     async def close(self) -> None:
         """Close the running event loop's client; a later call would make a new one."""
+        await self._announcer.close()
         link = self._links.pop(_here(), None)
         if link is not None:
             await link.close()
@@ -296,18 +309,21 @@ class MongoStore:
                 self._links.pop(at, None)
 
     def _new_link(self) -> _Link:
+        return _Link(self._place, self._records(timeoutMS=int(self._timeout * 1000)), self._timeout)
+
+    def _records(self, **limits: Any) -> AsyncCollection[Document]:
+        """Return the collection of the records, over a new client."""
         limit = int(self._timeout * 1000)
         client: AsyncMongoClient[Document] = AsyncMongoClient(
-            self._url, timeoutMS=limit, connectTimeoutMS=limit, serverSelectionTimeoutMS=limit
+            self._url, connectTimeoutMS=limit, serverSelectionTimeoutMS=limit, **limits
         )
         chosen = client.write_concern
-        records = client[self._names[0]].get_collection(
+        return client[self._names[0]].get_collection(
             self._names[1],
             codec_options=_codec,
             read_preference=ReadPreference.PRIMARY,
             write_concern=WriteConcern("majority") if chosen.is_server_default else chosen,
         )
-        return _Link(self._place, records, self._timeout)
 
 
 async def _inserted(records: AsyncCollection[Document], document: Document) -> bool:

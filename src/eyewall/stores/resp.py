@@ -21,6 +21,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Self
 from weakref import WeakKeyDictionary
 
+from eyewall.core.announcing import Announcer
 from eyewall.core.record import Record
 from eyewall.core.store import Clock, utc_now
 from eyewall.errors import ConfigurationError, DamagedRecordError, EyewallError, StoreUnavailable
@@ -28,6 +29,7 @@ from eyewall.settings import Settings
 from eyewall.stores import resp_layout as layout
 from eyewall.stores.host_names import unknown_host
 from eyewall.stores.resp_address import Address, Source, read_address, url_from
+from eyewall.stores.resp_announcer import RespAnnouncer
 from eyewall.stores.resp_cluster import ClusterLink
 from eyewall.stores.resp_link import Link
 from eyewall.stores.resp_replies import (
@@ -82,6 +84,7 @@ class RespStore:
         self._latest: tuple[asyncio.AbstractEventLoop, int, Carrier] | None = None
         self._pid = os.getpid()
         self._inherited: list[object] = []
+        self._announcer = RespAnnouncer(self._address, prefix, timeout, self._ask)
 
     @classmethod
     def from_settings(cls, settings: Settings, clock: Clock = utc_now) -> Self:
@@ -174,6 +177,7 @@ class RespStore:
         """Close this event loop's connections. Closing twice does nothing more."""
         if self._pid != os.getpid():
             self._leave_to_parent()
+        await self._announcer.close()
         self._latest = None
         if (link := self._links.pop(asyncio.get_running_loop(), None)) is not None:
             await link.close()
@@ -223,6 +227,10 @@ class RespStore:
                 waiting = []
         async for record in self._live(waiting):
             yield record
+
+    def announcer(self) -> Announcer:
+        """See :meth:`eyewall.core.announcing.Announcing.announcer`."""
+        return self._announcer
 
     # Keys and commands
 

@@ -1,13 +1,14 @@
 """The SQL store: SQLite, PostgreSQL, MySQL and MariaDB (extras ``sqlite``, ``postgres``, ``mysql``).
 
 Each verb is one statement, and so one transaction, whose WHERE clause carries the whole promise. The rest
-of the store lies in five files beside this one:
+of the store lies in other files beside this one:
 
 - ``sql_urls``: the URLs people write, and our driver for each kind of database
 - ``sql_schema``: the table; record to row and back
 - ``sql_statements``: the statements
 - ``sql_batching``: loads of one turn of the event loop travel together
 - ``sql_connections`` and ``sql_calls``: pools, deadlines, retries
+- ``sql_announcer``: telling every process something (PostgreSQL)
 - ``sql_startup``: what to say when a setting is wrong
 """
 
@@ -22,10 +23,12 @@ from typing import Any, Final
 from sqlalchemy import Connection, Executable, MetaData
 from sqlalchemy.exc import IntegrityError
 
+from eyewall.core.announcing import Announcer
 from eyewall.core.record import Record
 from eyewall.core.store import Clock, utc_now
 from eyewall.errors import ConfigurationError, DamagedRecordError, StoreUnavailable
 from eyewall.settings import Settings
+from eyewall.stores.sql_announcer import SqlAnnouncer
 from eyewall.stores.sql_batching import Batching, Row, padded
 from eyewall.stores.sql_connections import Pool, Pools, create_missing
 from eyewall.stores.sql_schema import (
@@ -38,7 +41,7 @@ from eyewall.stores.sql_schema import (
 )
 from eyewall.stores.sql_startup import explained
 from eyewall.stores.sql_statements import Statements
-from eyewall.stores.sql_urls import driver_url
+from eyewall.stores.sql_urls import ASYNCPG, driver_url
 
 SWEEP_STEP: Final = 500
 """Rows that go in one statement of a sweep. SQLite's other writers wait that long: milliseconds."""
@@ -95,6 +98,11 @@ class SqlStore:
         self._sql = Statements(session_table(self.metadata, table), database.get_backend_name())
         self._pools = Pools(lambda: Pool(database, driver, self.metadata, timeout=timeout, size=connections))
         self._batching = Batching(self._fetch)
+        self._announcer = None
+        if driver is ASYNCPG:
+            self._announcer = SqlAnnouncer(
+                database, driver, table=table, timeout=timeout, execute=self._change
+            )
 
     @classmethod
     def from_settings(cls, settings: Settings, clock: Clock = utc_now) -> SqlStore:
@@ -179,6 +187,10 @@ class SqlStore:
                 return
             after = rows[-1][0]
 
+    def announcer(self) -> Announcer | None:
+        """See :meth:`eyewall.core.announcing.Announcing.announcer`. PostgreSQL has one."""
+        return self._announcer
+
     # From start to end
 
     async def check(self) -> None:
@@ -209,6 +221,8 @@ class SqlStore:
 
     async def close(self) -> None:
         """See :meth:`eyewall.core.store.Store.close`. Closes what the running event loop uses."""
+        if self._announcer is not None:
+            await self._announcer.close()
         await self._pools.close()
 
     def _now(self) -> int:

@@ -1,5 +1,6 @@
 """Tools for testing applications and stores. Needs no pytest."""
 
+from eyewall.testing.announcer_checks import ANNOUNCER_CHECKS
 from eyewall.testing.clock import ManualClock
 from eyewall.testing.store_checks import (
     DAMAGE_CHECKS,
@@ -11,6 +12,7 @@ from eyewall.testing.store_checks import (
 )
 
 __all__ = [
+    "ANNOUNCER_CHECKS",
     "DAMAGE_CHECKS",
     "PRINCIPAL_CHECKS",
     "SCAN_CHECKS",

@@ -13,9 +13,9 @@ Every check uses digests and principals of its own, so one place (a database, a 
 one after the other. Clocks start at the real time, so servers that expire records by themselves agree.
 
 What a store need not have is checked apart, so that nothing is skipped in silence:
-:func:`checks_for` adds :data:`PRINCIPAL_CHECKS`, :data:`SCAN_CHECKS` and :data:`SWEEP_CHECKS` where they
-belong. :data:`DAMAGE_CHECKS` take a second argument, ``plant(digest, blob)``, which overwrites the stored
-bytes of a record behind the store's back::
+:func:`checks_for` adds :data:`PRINCIPAL_CHECKS`, :data:`SCAN_CHECKS`, :data:`SWEEP_CHECKS` and
+:data:`ANNOUNCER_CHECKS` where they belong. :data:`DAMAGE_CHECKS` take a second argument,
+``plant(digest, blob)``, which overwrites the stored bytes of a record behind the store's back::
 
     @pytest.mark.parametrize("check", DAMAGE_CHECKS, ids=lambda check: check.__name__)
     async def test_damage_is_never_served(check, make_store, plant):
@@ -34,6 +34,7 @@ from eyewall.testing import change_checks as change
 from eyewall.testing import create_load_checks as create_load
 from eyewall.testing import damage_checks as damage
 from eyewall.testing import upkeep_checks as upkeep
+from eyewall.testing.announcer_checks import ANNOUNCER_CHECKS
 from eyewall.testing.check_kit import Check, DamageCheck
 
 STORE_CHECKS: Final[tuple[Check, ...]] = (
@@ -110,17 +111,23 @@ A store that spreads a record over columns has no such place, and tests its own 
 """
 
 
-def checks_for(store_type: type, *, server_expires: bool = False) -> tuple[Check, ...]:
+def checks_for(
+    store_type: type, *, server_expires: bool = False, announces: bool = False
+) -> tuple[Check, ...]:
     """Every check that a store of ``store_type`` has to pass, by the capabilities the class has.
 
     Args:
         store_type: the store's class.
         server_expires: True when a server drops expired records by itself, so that ``sweep`` may find
             nothing (Redis, MongoDB); then :data:`SWEEP_CHECKS` are left out.
+        announces: True when it has an announcer, which a class cannot tell: PostgreSQL announces, SQLite
+            does not; then :data:`~eyewall.testing.announcer_checks.ANNOUNCER_CHECKS` are added.
     """
     checks = STORE_CHECKS if server_expires else STORE_CHECKS + SWEEP_CHECKS
     if issubclass(store_type, PrincipalIndex):
         checks += PRINCIPAL_CHECKS
     if issubclass(store_type, Scan):
         checks += SCAN_CHECKS
+    if announces:
+        checks += ANNOUNCER_CHECKS
     return checks
