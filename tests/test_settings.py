@@ -8,7 +8,7 @@ import sys
 import traceback
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import pytest
 from hypothesis import given
@@ -129,6 +129,11 @@ def test_every_field_can_come_from_the_environment() -> None:
         "EYEWALL_CORS_HEADERS": "Content-Type, X-Page",
         "EYEWALL_CORS_EXPOSE_HEADERS": "ETag",
         "EYEWALL_STRICT": "true",
+        "EYEWALL_PROFILE": "AAL2",
+        "EYEWALL_REMEMBER_TTL": "86400",
+        "EYEWALL_MAX_SESSIONS": "3",
+        "EYEWALL_WHEN_FULL": "refuse",
+        "EYEWALL_CLEAR_SITE_DATA": "yes",
     }
     expected = Settings(
         backend="redis",
@@ -157,6 +162,11 @@ def test_every_field_can_come_from_the_environment() -> None:
         cors_headers=("Content-Type", "X-Page"),
         cors_expose_headers=("ETag",),
         strict=True,
+        profile="aal2",
+        remember_ttl=timedelta(days=1),
+        max_sessions=3,
+        when_full="refuse",
+        clear_site_data=True,
     )
     assert from_environment(environ) == expected
     covered = {name.removeprefix("EYEWALL_").lower() for name in environ} | {"url", "path", "secret_file"}
@@ -172,6 +182,23 @@ def test_a_mapping_means_what_the_same_keywords_mean() -> None:
     assert Settings.from_mapping(options) == Settings(
         ttl=timedelta(seconds=60), secure=True, trusted_origins=("https://a.example",), path=Path("/srv/s")
     )
+
+
+@pytest.mark.parametrize(
+    ("profile", "limits"),
+    [
+        ("aal1", (timedelta(days=30), timedelta(days=30), timedelta(days=30))),
+        ("aal2", (timedelta(hours=1), timedelta(hours=24), timedelta(days=30))),
+        ("aal3", (timedelta(minutes=15), timedelta(hours=12), timedelta(0))),
+    ],
+)
+def test_a_profile_brings_the_limits_of_its_assurance_level(
+    profile: Literal["aal1", "aal2", "aal3"], limits: tuple[timedelta, ...]
+) -> None:
+    """Who names a level must get it without looking up three numbers."""
+    settings = Settings(profile=profile)
+    assert (settings.ttl, settings.absolute_ttl, settings.remember_ttl) == limits
+    assert Settings(profile=profile, ttl=timedelta(minutes=1)).ttl == timedelta(minutes=1)
 
 
 def test_blank_variables_count_as_unset() -> None:
@@ -300,6 +327,13 @@ def test_an_unknown_key_of_a_mapping_is_refused_with_the_one_probably_meant() ->
         ({"name": "__Secure-s", "secure": False}, r"__Secure-s.* and secure=false"),
         ({"name": "__host-s"}, r"name='__host-s' must spell its prefix exactly '__Host-'"),
         ({"ttl": 0}, r"ttl must be longer than 0"),
+        ({"remember_ttl": -1}, r"remember_ttl .* out of range"),
+        ({"remember_ttl": timedelta(days=401)}, r"remember_ttl .* 400 days"),
+        ({"max_sessions": 0}, r"max_sessions=0 is out of range"),
+        ({"when_full": "panic"}, r"when_full='panic' is none of end-oldest, refuse"),
+        ({"profile": "aal4"}, r"profile='aal4' is none of aal1, aal2, aal3"),
+        ({"profile": "aal2", "ttl": 3601}, r"ttl .* longer than profile=aal2 allows"),
+        ({"profile": "aal3", "remember_ttl": 60}, r"remember_ttl .* longer than profile=aal3 allows"),
         ({"ttl": timedelta(seconds=-1)}, r"ttl must be longer than 0"),
         ({"absolute_ttl": 0}, r"absolute_ttl must be longer than 0"),
         ({"store_timeout": 0}, r"store_timeout must be longer than 0"),

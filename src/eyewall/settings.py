@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import InitVar, dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
 from eyewall import settings_rules as rules
 from eyewall.settings_sources import by_field, read_environment
@@ -25,6 +25,9 @@ Secret = str | bytes | Mapping[int, str | bytes]
 """One secret, or several by version (the form Tornado's ``cookie_secret`` may have)."""
 
 MASK: Final = "***"
+
+_OF_PROFILE: Final = cast(timedelta, None)
+"""Stands for the profile's limit, which takes its place before anybody sees it."""
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -86,13 +89,34 @@ class Settings:
 
     # --- how long they live --------------------------------------------------------------------------
 
-    ttl: timedelta = timedelta(hours=1)
+    profile: Literal["aal1", "aal2", "aal3"] | None = None
+    """Hold the timeouts to an assurance level of NIST SP 800-63B-4 (sections 2.1.3, 2.2.3, 2.3.3): its limits
+    become the defaults, and longer ones are refused. Default: none; the defaults are those of aal2."""
+
+    ttl: timedelta = _OF_PROFILE
     """Idle timeout: longest silence before a session ends (seconds). Default: 1 h (NIST SP 800-63B-4
     section 2.2.3, AAL2; ASVS 7.3.1)."""
 
-    absolute_ttl: timedelta = timedelta(hours=24)
+    absolute_ttl: timedelta = _OF_PROFILE
     """Absolute timeout: longest life of a session however busy (seconds), at most 400 days, the longest any
     browser keeps a cookie. Default: 24 h (NIST SP 800-63B-4 section 2.2.3, AAL2; ASVS 7.3.2)."""
+
+    # --- signing in ----------------------------------------------------------------------------------
+
+    remember_ttl: timedelta = _OF_PROFILE
+    """How long a browser that was told to remember its user brings them back without asking (seconds), at
+    most 400 days; 0 switches it off. Default: 30 days; off with aal3, which allows none."""
+
+    max_sessions: int | None = None
+    """Most sessions one principal may have at a time (ASVS 7.1.2). Default: none, no limit."""
+
+    when_full: Literal["end-oldest", "refuse"] = "end-oldest"
+    """What a sign-in beyond ``max_sessions`` does: end the device not seen for longest, or be refused.
+    Default: end-oldest, so that nobody is locked out by a session left open elsewhere."""
+
+    clear_site_data: bool = False
+    """Tell the browser at sign-out to forget what it keeps of this site (ASVS 14.3.1). Default: false: it
+    takes along the cookies and storage of every other application on the host."""
 
     # --- the cookie ----------------------------------------------------------------------------------
 
@@ -168,16 +192,23 @@ class Settings:
         """Bring every value to its inner type, settle what follows from another, refuse contradictions."""
         for name in _FIELDS:
             self._settle(name, read_value(name, getattr(self, name), spelling(name)))
+        self._take_profile(spelling)
         self._check_store(spelling)
         self._check_cookie(spelling)
         rules.check_one_secret(self.cookie_secret, self.secret_file, spelling)
         rules.check_cors(self.cors_origins, credentials=self.cors_credentials, spelled=spelling)
         rules.check_max_size(self.max_size, spelling)
         rules.check_timeouts(self.ttl, self.absolute_ttl, spelling)
+        rules.check_sign_in(self.remember_ttl, self.max_sessions, spelling)
         rules.check_positive("store_timeout", self.store_timeout, spelling)
 
     def _settle(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)  # the one way a frozen dataclass leaves to normalise
+
+    def _take_profile(self, spelling: rules.Spelling) -> None:
+        chosen = {name: getattr(self, name) for name in rules.PROFILE_FIELDS}
+        for name, limit in rules.limits_of(self.profile, chosen, spelling).items():
+            self._settle(name, limit)
 
     def _check_store(self, spelling: rules.Spelling) -> None:
         server = {name: getattr(self, name) for name in rules.SERVER_FIELDS}
@@ -292,7 +323,7 @@ def _shown(name: str, value: object) -> str:
     if name in ("url", "migrate_from"):
         return masked_url(str(value))
     if isinstance(value, timedelta):
-        return f"{value.total_seconds():g} s"
+        return f"{value.total_seconds():.10g} s"
     if isinstance(value, tuple):
         return ", ".join(value) or "none"
     return str(value)

@@ -36,6 +36,18 @@ NAME_PREFIXES: Final = ("__Host-Http-", "__Host-", "__Http-", "__Secure-")
 SERVER_FIELDS: Final = ("host", "port", "password", "database")
 """The settings that say where a server is when there is no URL."""
 
+PROFILE_FIELDS: Final = ("ttl", "absolute_ttl", "remember_ttl")
+"""The settings that a profile limits."""
+
+_PROFILES: Final = {
+    profile: dict(zip(PROFILE_FIELDS, limits, strict=True))
+    for profile, limits in {
+        "aal1": (timedelta(days=30), timedelta(days=30), timedelta(days=30)),
+        "aal2": (timedelta(hours=1), timedelta(hours=24), timedelta(days=30)),
+        "aal3": (timedelta(minutes=15), timedelta(hours=12), timedelta(0)),
+    }.items()
+}
+
 _SERVER_BACKENDS: Final = ("redis", "valkey", "mongodb")
 _SERVERLESS_BACKENDS: Final = ("memory", "file", "cookie")
 
@@ -174,6 +186,36 @@ def check_timeouts(ttl: timedelta, absolute_ttl: timedelta, spelled: Spelling) -
         raise ConfigurationError(
             f"{spelled('absolute_ttl')} ({absolute_ttl}) is longer than browsers keep any cookie; lower "
             f"it to 400 days ({LONGEST_COOKIE_LIFE.total_seconds():.0f} seconds) or less"
+        )
+
+
+def limits_of(
+    profile: str | None, chosen: Mapping[str, timedelta | None], spelled: Spelling
+) -> dict[str, timedelta]:
+    """Return the timeouts: as chosen, else the profile's; refuse a chosen one that the profile forbids."""
+    limits = _PROFILES[profile or "aal2"]
+    for name, value in chosen.items():
+        if profile is not None and value is not None and value > limits[name]:
+            raise ConfigurationError(
+                f"{spelled(name)} ({value}) is longer than {spelled('profile')}={profile} allows "
+                f"({limits[name]}); lower {spelled(name)}, or leave {spelled('profile')} out"
+            )
+    settled = {name: limits[name] if value is None else value for name, value in chosen.items()}
+    if profile is None and chosen["ttl"] is None and settled["absolute_ttl"] > timedelta(0):
+        settled["ttl"] = min(settled["ttl"], settled["absolute_ttl"])
+    return settled
+
+
+def check_sign_in(remember_ttl: timedelta, max_sessions: int | None, spelled: Spelling) -> None:
+    """Refuse a memory longer than browsers have, and a limit that lets nobody in."""
+    if not timedelta(0) <= remember_ttl <= LONGEST_COOKIE_LIFE:
+        raise ConfigurationError(
+            f"{spelled('remember_ttl')} ({remember_ttl}) is out of range; give 0 (off) to 34560000 seconds, "
+            "400 days, the longest any browser keeps a cookie"
+        )
+    if max_sessions is not None and not 1 <= max_sessions <= 10_000:
+        raise ConfigurationError(
+            f"{spelled('max_sessions')}={max_sessions} is out of range; give 1 to 10000, or leave it out"
         )
 
 

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Final, Literal
 
@@ -42,6 +43,11 @@ _OPTIONAL_FIELDS: Final = (
     "database",
     "name",
     "domain",
+    "profile",
+    "ttl",
+    "absolute_ttl",
+    "remember_ttl",
+    "max_sessions",
 )
 _SHORTEST_SECRET: Final = 32  # bytes; crypto/secret.py says why
 
@@ -86,6 +92,12 @@ def _samesite(value: object) -> str:
     if isinstance(value, str) and value.strip().lower() in ("lax", "strict", "none"):
         return value.strip().capitalize()
     raise ValueError("is neither Lax, Strict nor None (the word)")
+
+
+def _one_of(words: tuple[str, ...], value: object) -> str:
+    if isinstance(value, str) and value.strip().lower() in words:
+        return value.strip().lower()
+    raise ValueError(f"is none of {', '.join(words)}")
 
 
 def _text(value: object) -> str:
@@ -212,8 +224,13 @@ _READERS: Final[Mapping[str, Callable[[object], object]]] = {
     "encrypt": _switch,
     "store_timeout": _duration,
     "max_size": _whole_number,
+    "profile": partial(_one_of, ("aal1", "aal2", "aal3")),
     "ttl": _duration,
     "absolute_ttl": _duration,
+    "remember_ttl": _duration,
+    "max_sessions": _whole_number,
+    "when_full": partial(_one_of, ("end-oldest", "refuse")),
+    "clear_site_data": _switch,
     "cookie_secret": _secret,
     "secret_file": _path,
     "name": _cookie_name,

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from eyewall.core.events import EventStream
 from eyewall.core.sweeping import BATCH, Sweeper
 from eyewall.errors import DamagedRecordError, StoreUnavailable
 from eyewall.stores.memory import MemoryStore
@@ -54,7 +55,7 @@ async def test_while_there_is_more_it_comes_back_every_second() -> None:
     clock = ManualClock()
     store = Counting(clock)
     store.due = 3 * BATCH + 5
-    sweeper = Sweeper(store, clock, asyncio.ensure_future)
+    sweeper = Sweeper(store, clock, asyncio.ensure_future, EventStream(clock))
     clock.advance(timedelta(minutes=2))
     for _ in range(10):
         sweeper.nudge()
@@ -73,7 +74,7 @@ async def test_a_store_that_does_not_answer_is_swept_later() -> None:
         raise StoreUnavailable("down")
 
     store.sweep = fail  # type: ignore[assignment,method-assign]
-    await Sweeper(store, clock, asyncio.ensure_future).sweep_once()
+    await Sweeper(store, clock, asyncio.ensure_future, EventStream(clock)).sweep_once()
 
 
 async def test_the_timer_sweeps_where_nobody_saves(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,7 +93,7 @@ async def test_the_timer_sweeps_where_nobody_saves(monkeypatch: pytest.MonkeyPat
 
     real = loop.call_later
     monkeypatch.setattr(loop, "call_later", call_soon_instead)
-    sweeper = Sweeper(store, clock, asyncio.ensure_future)
+    sweeper = Sweeper(store, clock, asyncio.ensure_future, EventStream(clock))
     sweeper.nudge()
     for _ in range(10):
         await asyncio.sleep(0)
@@ -106,7 +107,7 @@ async def test_of_several_processes_one_sweeps_and_another_follows_when_it_is_go
     """Four workers that sweep one table get in each other's way for nothing."""
     clock = ManualClock()
     store = Counting(clock)
-    workers = [Sweeper(store, clock, asyncio.ensure_future) for _ in range(4)]
+    workers = [Sweeper(store, clock, asyncio.ensure_future, EventStream(clock)) for _ in range(4)]
 
     async def rounds(alive: list[Sweeper]) -> int:
         before = len(store.batches)
@@ -127,11 +128,11 @@ async def test_a_damaged_lease_does_not_stop_the_sweeping(monkeypatch: pytest.Mo
     """It is only a record."""
     clock = ManualClock()
     store = Counting(clock)
-    await Sweeper(store, clock, asyncio.ensure_future).sweep_once()
+    await Sweeper(store, clock, asyncio.ensure_future, EventStream(clock)).sweep_once()
 
     async def damaged(_digest: bytes) -> None:
         raise DamagedRecordError("bent")
 
     monkeypatch.setattr(store, "load", damaged)
-    await Sweeper(store, clock, asyncio.ensure_future).sweep_once()
+    await Sweeper(store, clock, asyncio.ensure_future, EventStream(clock)).sweep_once()
     assert len(store.batches) == 2

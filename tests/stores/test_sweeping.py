@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from eyewall.core.events import EventStream
 from eyewall.core.record import Record
 from eyewall.core.sweeping import BATCH, Sweeper
 from eyewall.testing.check_kit import created, new_record
@@ -93,7 +94,7 @@ async def sweep_all(noting: Noting, clock: ManualClock, swept: asyncio.Event) ->
     def spawn(batch: Coroutine[Any, Any, None]) -> None:
         batches.append(asyncio.ensure_future(batch))
 
-    sweeper = Sweeper(noting, clock, spawn)
+    sweeper = Sweeper(noting, clock, spawn, EventStream(clock))
     while not noting.batches or noting.batches[-1] == BATCH:
         clock.advance(STEP)
         sweeper.nudge()

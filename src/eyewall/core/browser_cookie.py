@@ -69,12 +69,24 @@ class IdCookie:
 
 def cookie_attributes(settings: Settings, *, https: bool) -> CookieAttributes:
     """Return the session cookie's attributes on encrypted or on plain connections."""
+    return _attributes(settings, settings.cookie_name(https), https=https, httponly=settings.httponly)
+
+
+def companion_attributes(settings: Settings, suffix: str, *, https: bool) -> CookieAttributes:
+    """Return the attributes of a cookie that goes with the session's: its name, a hyphen and ``suffix``.
+
+    No script ever needs such a one, so it is HttpOnly whatever the session's is.
+    """
+    return _attributes(settings, f"{settings.cookie_name(https)}-{suffix}", https=https, httponly=True)
+
+
+def _attributes(settings: Settings, name: str, *, https: bool, httponly: bool) -> CookieAttributes:
     return CookieAttributes(
-        settings.cookie_name(https),
+        name,
         path=settings.cookie_path,
         domain=settings.domain,
         secure=settings.cookie_secure(https),
-        httponly=settings.httponly,
+        httponly=httponly,
         samesite=settings.samesite,
         partitioned=settings.partitioned,
     )

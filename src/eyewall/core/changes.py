@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Final
 
 import msgspec
 
@@ -17,10 +18,24 @@ from eyewall.core.payload import FlashEntry, Payload
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who the session belongs to from now on; None detaches the principal."""
+    """Who the session belongs to from now on; None detaches the principal.
+
+    The fields are those of :class:`~eyewall.core.payload.Payload`.
+    """
 
     principal: str | None
     authenticated_at: datetime | None
+    device_id: bytes | None = None
+    method: str | None = None
+
+
+NOBODY: Final = Identity(None, None)
+"""The identity of an anonymous session."""
+
+
+def identity_of(payload: Payload) -> Identity:
+    """Return who a stored session belongs to."""
+    return Identity(payload.principal, payload.authenticated_at, payload.device_id, payload.method)
 
 
 @dataclass(slots=True)
@@ -50,7 +65,7 @@ class Changes:
 
     def apply_to(self, base: Payload) -> Payload:
         """Return ``base`` with these changes; ``base`` itself is left alone."""
-        who = self.identity or Identity(base.principal, base.authenticated_at)
+        who = self.identity or identity_of(base)
         data = {} if self.cleared else base.data.copy()
         for key in self.deleted:
             data.pop(key, None)
@@ -65,6 +80,8 @@ class Changes:
             flash=flash,
             principal=who.principal,
             authenticated_at=who.authenticated_at,
+            device_id=who.device_id,
+            method=who.method,
         )
 
     def sign_in(self) -> bool:

@@ -8,15 +8,16 @@ it: they hold a :class:`~eyewall.core.session.Session`, which is the same thing 
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterator
-from typing import Any, Final
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from eyewall.core.changes import Changes, Identity
+from eyewall.core.changes import NOBODY, Changes, Identity, identity_of
 from eyewall.core.codec import MUTABLE_TYPES, decode_value, encode_value
 from eyewall.core.payload import FlashEntry, Payload, empty_payload
-from eyewall.core.record import Record
+from eyewall.core.record import Device, Record
 from eyewall.errors import DamagedRecordError, SessionTooLargeError
 
 MISSING: Final = object()
@@ -34,8 +35,22 @@ class CookieAction(enum.Enum):
     DELETE = "delete"
 
 
+class Doomed(NamedTuple):
+    """A session that must go, and who was signed in to it."""
+
+    digest: bytes
+    principal: str | None
+
+
 class Draft:
-    """One request's working copy of a session."""
+    """One request's working copy of a session.
+
+    Args:
+        max_size: largest stored form (bytes).
+        in_cookie: whether the session lives in its own cookie.
+        cookie_lines: the request's ``Cookie`` header lines.
+        https: whether the browser's connection is encrypted.
+    """
 
     __slots__ = (
         "_seen",
@@ -43,9 +58,14 @@ class Draft:
         "_values",
         "brought_cookie",
         "changes",
+        "companions",
         "cookie",
+        "cookie_lines",
         "doomed",
+        "everywhere",
+        "https",
         "in_cookie",
+        "leaving",
         "life",
         "max_size",
         "moved_from",
@@ -53,12 +73,22 @@ class Draft:
         "now_messages",
         "payload",
         "record",
+        "remember",
+        "remembered",
         "renew",
         "restart",
         "session_id",
+        "whence",
     )
 
-    def __init__(self, max_size: int, *, in_cookie: bool = False) -> None:
+    def __init__(
+        self,
+        max_size: int,
+        *,
+        in_cookie: bool = False,
+        cookie_lines: Sequence[str] = (),
+        https: bool = False,
+    ) -> None:
         self.max_size = max_size
         self.record: Record | None = None
         self.payload: Payload = empty_payload()
@@ -69,8 +99,16 @@ class Draft:
         self.in_cookie = in_cookie
         self.life = object()  # another one after destroy(): saves under way must not bring this one back
         self.names_sent: list[str] = []
+        self.whence: Callable[[], Device] | None = None  # tells where the request comes from
+        self.cookie_lines = cookie_lines
+        self.https = https
+        self.companions: dict[str, str] = {}  # Set-Cookie lines of the cookies beside ours, by their names
         self.cookie = CookieAction.KEEP
-        self.doomed: list[bytes] = []
+        self.doomed: list[Doomed] = []
+        self.everywhere: str | None = None  # the principal whose every session and token is to end
+        self.leaving: list[Identity] = []  # remembered devices that were signed out
+        self.remembered = False  # whether the browser brought a remember token
+        self.remember: bool | None = None  # True: give it a new one; False: end the one it brought
         self.renew = False
         self.restart = False
         self.now_messages: list[FlashEntry] = []
@@ -90,7 +128,7 @@ class Draft:
         """The principal and when they proved who they are, as this request sees it."""
         if self.changes is not None and self.changes.identity is not None:
             return self.changes.identity
-        return Identity(self.payload.principal, self.payload.authenticated_at)
+        return identity_of(self.payload)
 
     def read(self, key: str) -> Any:
         """Return the value of ``key``, decoding it at the first use, or MISSING."""
@@ -164,8 +202,9 @@ class Draft:
         """Drop the data, the messages and the principal. With a principal goes the ID."""
         # Also when an earlier clear() of this request has signed them out already, but is not stored yet.
         signed_in = self.principal is not None or self.payload.principal is not None
-        self.changes = Changes(cleared=True, identity=Identity(None, None) if signed_in else None)
+        self.changes = Changes(cleared=True, identity=NOBODY if signed_in else None)
         self.renew = self.renew or signed_in
+        self._end_remember_token()
         self._values.clear()
         self._seen.clear()
         self.now_messages.clear()
@@ -174,20 +213,37 @@ class Draft:
     def destroy(self) -> None:
         """Note that the record must go; what is set afterwards starts a new session."""
         if self.record is not None:
-            self.doomed.append(self.record.digest)
+            self.doomed.append(Doomed(self.record.digest, self.record.principal))
+            if self.remembered:
+                self.leaving.append(identity_of(self.payload))
         elif self.moved_from is not None:
-            self.doomed.append(self.moved_from)
+            self.doomed.append(Doomed(self.moved_from, None))
+        self._end_remember_token()
         if self.brought_cookie or self.record is not None:
             self.cookie = CookieAction.DELETE
         self.now_messages.clear()
         self.forget()
 
-    def identify(self, identity: Identity) -> None:
-        """Attach or detach a principal: a new ID, fresh timeouts, and nothing of anybody else's data."""
-        if self.principal not in (None, identity.principal):
+    def identify(self, identity: Identity, *, remember: bool = False) -> None:
+        """Attach a principal: a new ID, fresh timeouts, and nothing of anybody else's data.
+
+        Args:
+            identity: who, with a device ID for the case that the session has none yet.
+            remember: give the browser a remember token, once this is stored.
+        """
+        before = self.identity
+        if before.principal not in (None, identity.principal):
             self.clear()
+        elif before.principal is not None and before.device_id is not None:
+            identity = replace(identity, device_id=before.device_id)  # proven again, on the same device
+        elif before.principal is None:
+            self._end_remember_token()  # whoever was remembered here before
         self.pending.identity = identity
         self.renew = self.restart = True
+        self.remember = True if remember else self.remember
+
+    def _end_remember_token(self) -> None:
+        self.remember = False if self.remembered else None
 
     def add_flash(self, entry: FlashEntry) -> None:
         """Queue a message for whoever reads it first."""
@@ -320,7 +376,14 @@ class Draft:
 
     def has_work(self) -> bool:
         """Whether anything was asked for that has not been stored yet (nested changes not looked at)."""
-        return bool(self.changes or self.doomed or (self.renew and self.record is not None))
+        return bool(
+            self.changes
+            or self.doomed
+            or (self.renew and self.record is not None)
+            or self.remember is False
+            or self.everywhere
+            or self.leaving
+        )
 
     def take_changes(self) -> Changes:
         """Hand over the changes; the view stays as if they were stored."""
@@ -333,6 +396,18 @@ class Draft:
         """Note what is stored now. Values already read stay as this request saw them."""
         self.record, self.payload = record, payload
         self._size = len(record.payload) if record is not None else 0
+
+    def refresh(self, record: Record, payload: Payload) -> None:
+        """Take over what others have stored since; what this one changed and has not stored stays."""
+        known = self.record
+        if known is not None and (record.digest, record.version) == (known.digest, known.version):
+            self.record = record  # only its times can differ
+            return
+        if self.has_unsaved_changes():
+            return  # saving merges them
+        self.settle(record, payload)
+        self._values.clear()
+        self._seen.clear()
 
     def give_back(self, changes: Changes, payload: Payload) -> None:
         """Undo :meth:`take_changes` after a failed save, so that it can be tried again."""

@@ -28,6 +28,14 @@ class EventKind(enum.Enum):
     REGENERATED = "session ID regenerated"
     DESTROYED = "session destroyed"
     SIGNED_IN = "signed in"
+    SIGNED_OUT = "signed out"
+    REMEMBERED = "brought back by a remember token"
+    EXPIRED = "expired records swept"
+    REVOKED = "session ended from outside"
+    THEFT = "remember token used twice: stolen, or copied; all of its device ended"
+    CSRF_REFUSED = "request refused: no valid CSRF token"
+    ATTEMPTS_LIMITED = "sign-in refused: too many attempts"
+    SESSIONS_LIMITED = "limit of sessions of one principal reached"
     FORGED_ID = "cookie refused: not signed by us"
     UNKNOWN_ID = "cookie refused: no such session (ended or expired)"
     AMBIGUOUS_COOKIE = "cookie refused: two valid session cookies in one request"
@@ -44,6 +52,10 @@ _LEVELS: Final = {
     EventKind.AMBIGUOUS_COOKIE: logging.WARNING,
     EventKind.FORGED_ID: logging.WARNING,
     EventKind.CROSS_ORIGIN_REFUSED: logging.WARNING,
+    EventKind.CSRF_REFUSED: logging.WARNING,
+    EventKind.THEFT: logging.WARNING,
+    EventKind.ATTEMPTS_LIMITED: logging.WARNING,
+    EventKind.SESSIONS_LIMITED: logging.INFO,
     EventKind.STORE_DOWN: logging.ERROR,
     EventKind.NOT_SAVED: logging.ERROR,
     EventKind.STORE_BACK: logging.WARNING,
@@ -60,6 +72,7 @@ class Event:
         kind: what happened.
         at: when (UTC).
         session: the session's digest, shortened to 48 bits in hex, or None.
+        principal: whose session it is, or None. The log shows it as printable ASCII.
         detail: more about it, or ""; already safe to log.
     """
 
@@ -67,6 +80,7 @@ class Event:
     at: datetime
     session: str | None = None
     detail: str = ""
+    principal: str | None = None
 
 
 class EventStream:
@@ -82,9 +96,17 @@ class EventStream:
         """Call ``callback(event)`` for every event from now on; what it raises is logged, no more."""
         self._callbacks.append(callback)
 
-    def emit(self, kind: EventKind, *, digest: bytes | None = None, detail: str = "") -> None:
+    def emit(
+        self,
+        kind: EventKind,
+        *,
+        digest: bytes | None = None,
+        detail: str = "",
+        principal: str | None = None,
+    ) -> None:
         """Report that ``kind`` happened now."""
-        event = Event(kind, self._clock(), shortened(digest) if digest is not None else None, detail)
+        session = shortened(digest) if digest is not None else None
+        event = Event(kind, self._clock(), session, detail, principal)
         self._log(event)
         for callback in self._callbacks:
             try:
@@ -100,7 +122,10 @@ class EventStream:
             return
         held_back = self._held_back.pop(event.kind, 0)
         more = f" (and {held_back} more like it)" if held_back else ""
-        logger.log(level, "%s [session %s] %s%s", event.kind.value, event.session or "-", event.detail, more)
+        whose = "" if event.principal is None else f" of {ascii(event.principal)[:64]}"
+        logger.log(
+            level, "%s [session %s%s] %s%s", event.kind.value, event.session or "-", whose, event.detail, more
+        )
 
     def _is_too_soon(self, event: Event) -> bool:
         last = self._last_logged.get(event.kind)

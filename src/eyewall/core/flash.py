@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -19,6 +20,10 @@ class UseNote(Protocol):
 
     def __call__(self, *, changing: bool) -> None:
         """Note a use that does or does not change the session."""
+
+
+TakeStored = Callable[[str | None], Awaitable[list[FlashEntry]]]
+"""Removes the stored messages under a key, or all; returns those that this call removed."""
 
 
 class FlashMessage(NamedTuple):
@@ -38,9 +43,10 @@ class Flash:
     (``Sec-Purpose: prefetch``), and an answer of 500 or more.
     """
 
-    __slots__ = ("_consuming", "_draft", "_read", "_use")
+    __slots__ = ("_consuming", "_draft", "_read", "_take_stored", "_use")
 
-    def __init__(self, draft: Draft, use: UseNote, *, consuming: bool) -> None:
+    def __init__(self, draft: Draft, use: UseNote, take_stored: TakeStored, *, consuming: bool) -> None:
+        self._take_stored = take_stored
         self._draft = draft
         self._use = use
         self._consuming = consuming
@@ -68,6 +74,16 @@ class Flash:
     def messages(self, key: str | None = None) -> list[FlashMessage]:
         """Read once: every message under ``key`` (or under any key), oldest first."""
         return self._take(key)
+
+    async def take(self, key: str | None = None) -> list[FlashMessage]:
+        """Read once, across all connections and processes: each stored message is given to exactly one taker.
+
+        For WebSockets and streams, which stay open while messages come; a page has :meth:`messages`.
+
+        Raises:
+            StoreUnavailable: whether they were taken is unknown.
+        """
+        return _readable(await self._take_stored(key))
 
     def peek(self, key: str, default: Any = None) -> Any:
         """Return the newest message under ``key`` and leave it waiting."""

@@ -38,7 +38,11 @@ class Payload(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw
         data: the values by key, each still encoded.
         flash: messages waiting to be read, oldest first.
         principal: who is signed in; the record's ``principal`` is the copy that stores index.
-        authenticated_at: when the principal last proved who they are (UTC).
+        authenticated_at: when the principal last proved who they are (UTC); None when a remember token
+            brought them back without proof.
+        device_id: 16 random bytes made at sign-in. They stay when the session gets a new ID, and a session
+            that a remember token starts has the same: so a device keeps its place in the list of devices.
+        method: how the principal signed in, in the application's words.
     """
 
     format: Literal[1] = msgspec.field(name="v")
@@ -48,6 +52,8 @@ class Payload(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw
     authenticated_at: Annotated[datetime, msgspec.Meta(tz=True)] | None = msgspec.field(
         name="a", default=None
     )
+    device_id: bytes | None = msgspec.field(name="i", default=None)
+    method: str | None = msgspec.field(name="m", default=None)
 
     def is_empty(self) -> bool:
         """Whether nothing is kept here, so that no record needs to exist."""

@@ -7,8 +7,9 @@ answer leaves, or at ``await session.save()``.
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Callable, Iterator, MutableMapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 
 from eyewall.core.changes import Identity
@@ -16,11 +17,15 @@ from eyewall.core.codec import encode_value
 from eyewall.core.draft import MISSING, CookieAction, Draft
 from eyewall.core.flash import Flash
 from eyewall.core.ids import shortened
+from eyewall.core.payload import FlashEntry
 from eyewall.core.store import Clock
-from eyewall.errors import HeadersSentError, SessionClosedError, UnstorableValueError
+from eyewall.errors import HeadersSentError, SessionClosedError, SessionError, UnstorableValueError
 
 MAX_PRINCIPAL_BYTES: Final = 1024
 """Longest principal. It is an identifier, kept with every session and in every store's index."""
+
+_MAX_METHOD_BYTES: Final = 64
+_DEVICE_ID_BYTES: Final = 16
 
 
 class Keeper(Protocol):
@@ -33,6 +38,9 @@ class Keeper(Protocol):
 
     async def modify(self, session: Session, key: str, function: Callable[[Any], Any], default: Any) -> Any:
         """Apply ``function`` to the stored value of ``key``, atomically."""
+
+    async def take_flash(self, session: Session, key: str | None) -> list[FlashEntry]:
+        """Remove the messages under ``key``, or all, atomically; return those that this call removed."""
 
 
 class Session(MutableMapping[str, Any]):
@@ -59,6 +67,8 @@ class Session(MutableMapping[str, Any]):
         "draft",
         "failure",
         "headers_sent",
+        "retry_after",
+        "stays_open",
         "store_failed",
         "used",
         "waited",
@@ -74,7 +84,9 @@ class Session(MutableMapping[str, Any]):
         self.used = False
         self.closed = False
         self.headers_sent = False
+        self.stays_open = False
         self.store_failed = False
+        self.retry_after: int | None = None  # seconds, for an answer that refuses
         self.waited = 0.0  # seconds spent on loading
         self.failure: Exception | None = None
 
@@ -166,7 +178,7 @@ class Session(MutableMapping[str, Any]):
     def flash(self) -> Flash:
         """Messages that are read once: ``flash(key, value)`` writes, ``flash(key)`` reads."""
         if self._flash is None:
-            self._flash = Flash(self.draft, self._use_flash, consuming=self._consuming)
+            self._flash = Flash(self.draft, self._use_flash, self._take_flash, consuming=self._consuming)
         return self._flash
 
     # -- who is signed in ---------------------------------------------------------------------------------
@@ -183,31 +195,52 @@ class Session(MutableMapping[str, Any]):
         self._use()
         return self.draft.identity.authenticated_at
 
-    def sign_in(self, principal: str) -> None:
+    def is_fresh(self, within: timedelta = timedelta(minutes=10)) -> bool:
+        """Whether the principal has proved who they are ``within`` this time (ASVS 7.5.1, 7.5.3).
+
+        Never for a session that a remember token started, and not for an anonymous one.
+        """
+        since = self.authenticated_at
+        return since is not None and timedelta(0) <= self._keeper.clock() - since < within
+
+    def sign_in(self, principal: str, *, remember: bool = False, method: str = "password") -> None:
         """Attach ``principal``: new ID, both timeouts start again (ASVS 7.2.4).
 
         Data of an anonymous visitor is carried on (a cart survives signing in). When somebody else was
-        signed in, all of theirs is dropped first. The old ID is dead at once, without grace.
+        signed in, all of theirs is dropped first. The old ID is dead at once, without grace. Called for who
+        is signed in already, it says that they have proved it again.
+
+        Args:
+            principal: the stable identifier of who it is, at most 1024 bytes.
+            remember: bring them back later without asking, for ``remember_ttl``; such a session is never
+                fresh.
+            method: how they proved it, at most 64 bytes; the list of devices shows it.
 
         Raises:
-            UnstorableValueError: ``principal`` is not text, is empty, or has more than 1024 bytes.
+            UnstorableValueError: ``principal`` or ``method`` is not text, is empty, or too long.
             HeadersSentError: the response's headers have left, so the new ID could not be told.
+            SessionError: ``remember`` with sessions in their own cookies.
         """
         self._use(changing=True)
-        if type(principal) is not str or not principal:
-            raise UnstorableValueError(f"a principal is text that is not empty, not {principal!r}")
-        if len(encode_value("principal", principal)) > MAX_PRINCIPAL_BYTES:
-            raise UnstorableValueError(
-                f"a principal has at most {MAX_PRINCIPAL_BYTES} bytes; use an identifier"
-            )
+        _check_text("a principal", principal, MAX_PRINCIPAL_BYTES)
+        _check_text("a method of signing in", method, _MAX_METHOD_BYTES)
         self._needs_headers("a new session ID")
-        self.draft.identify(Identity(principal, self._keeper.clock()))
+        if remember and self.draft.in_cookie:
+            raise SessionError("remember=True needs sessions in a store; those in their own cookie have none")
+        identity = Identity(principal, self._keeper.clock(), secrets.token_bytes(_DEVICE_ID_BYTES), method)
+        self.draft.identify(identity, remember=remember)
 
-    def sign_out(self) -> None:
+    def sign_out(self, *, everywhere: bool = False) -> None:
         """End the session: the record goes, the cookie goes, the ID is of no use to anyone (ASVS 7.4.1).
 
         What is set afterwards (a farewell flash message) starts a new, anonymous session.
+
+        Args:
+            everywhere: end every session of who is signed in, on all devices, and forget all of them.
         """
+        self._use(changing=True)
+        if everywhere:
+            self.draft.everywhere = self.draft.principal or self.draft.everywhere
         self.destroy()
 
     # -- the life of the session --------------------------------------------------------------------------
@@ -285,6 +318,12 @@ class Session(MutableMapping[str, Any]):
         """From now on refuse changes: the response is finished."""
         self.closed = True
 
+    def stay_open(self) -> None:
+        """There is no response any more: the connection has become a WebSocket, and changes go on."""
+        self.closed = False
+        self.headers_sent = self.stays_open = True
+        self.waited = 0.0
+
     def cookie_due(self) -> CookieAction:
         """What the response must tell the browser about the cookie."""
         return self.draft.cookie
@@ -305,15 +344,30 @@ class Session(MutableMapping[str, Any]):
         if changing and self._change_needs_cookie():
             self._needs_headers("a new session")
 
+    async def _take_flash(self, key: str | None) -> list[FlashEntry]:
+        self._use(changing=True)
+        return await self._keeper.take_flash(self, key)
+
     def _change_needs_cookie(self) -> bool:
         return self.draft.record is None or self.draft.in_cookie
 
     def _needs_headers(self, what: str) -> None:
+        if self.stays_open:
+            raise HeadersSentError(
+                f"{what} needs a cookie, and an open WebSocket cannot set one. Do this in an HTTP request."
+            )
         if self.headers_sent:
             raise HeadersSentError(
                 f"{what} needs a cookie, but the response's headers have already left. Do this before the "
                 "first flush()."
             )
+
+
+def _check_text(what: str, text: object, longest: int) -> None:
+    if type(text) is not str or not text:
+        raise UnstorableValueError(f"{what} is text that is not empty, not {text!r}")
+    if len(encode_value(what, text)) > longest:
+        raise UnstorableValueError(f"{what} has at most {longest} bytes; use an identifier")
 
 
 def _check_key(key: object) -> None:

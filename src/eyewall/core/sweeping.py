@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from eyewall.core.events import logger
+from eyewall.core.events import EventKind, EventStream, logger
 from eyewall.core.record import Record
 from eyewall.core.store import Clock, Store
 from eyewall.errors import DamagedRecordError, StoreUnavailable
@@ -37,11 +37,17 @@ class Sweeper:
         store: what is swept.
         clock: returns the current time (UTC).
         spawn: runs a batch as a task that is not lost.
+        events: hears how many went.
     """
 
     def __init__(
-        self, store: Store, clock: Clock, spawn: Callable[[Coroutine[Any, Any, None]], object]
+        self,
+        store: Store,
+        clock: Clock,
+        spawn: Callable[[Coroutine[Any, Any, None]], object],
+        events: EventStream,
     ) -> None:
+        self._events = events
         self._store = store
         self._clock = clock
         self._spawn = spawn
@@ -88,6 +94,8 @@ class Sweeper:
             return
         finally:
             self._sweeping = None
+        if removed:
+            self._events.emit(EventKind.EXPIRED, detail=f"{removed} expired records removed")
         if removed >= BATCH:
             self._due_at = self._clock() + _WHILE_BEHIND
             self._set_timer(_WHILE_BEHIND)

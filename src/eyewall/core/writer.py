@@ -156,6 +156,21 @@ class Writer:
             raise SessionMovedError(_MOVED)
         return record, _payload_of(record, digest)
 
+    async def current(self, digest: bytes) -> Stored | None:
+        """Return the live session that had ``digest``, also under the ID that it may have got since.
+
+        Raises:
+            DamagedRecordError: there is a record, but it is not what was written under this digest.
+        """
+        for _ in range(_MOST_MOVES):
+            record = await self._store.load(digest)
+            if record is None or not self._timeouts.is_live(record, self._clock()):
+                return None
+            if record.successor is None:
+                return record, _payload_of(record, digest)
+            digest = record.successor
+        return None
+
     async def end(self, digest: bytes) -> None:
         """Delete the session of ``digest``, also under the ID that it may have got meanwhile.
 
@@ -171,15 +186,25 @@ class Writer:
                 return
             digest = found.successor
 
-    async def create(self, step: Step) -> Issued:
-        """Start a session."""
+    async def create(self, step: Step, device: Device | None = None) -> Issued:
+        """Start a session, on ``device``."""
         payload = step(empty_payload())
         for _ in range(3):
             session_id = new_session_id()
-            record = self._first(session_id, payload, self._clock())
+            record = self._first(session_id, payload, self._clock(), device)
             if await self._store.create(record):
                 return Issued(session_id, record, payload)
         raise StoreUnavailable("the store says of three fresh 256-bit digests that they are taken")
+
+    async def create_as(self, session_id: str, step: Step, device: Device | None) -> Issued | None:
+        """Start a session under an ID that was derived rather than drawn; None when it is taken.
+
+        Only for IDs that nobody can guess and that several processes must arrive at independently.
+        """
+        payload = step(empty_payload())
+        record = self._first(session_id, payload, self._clock(), device)
+        created = await self._store.create(record)
+        return Issued(session_id, record, payload) if created else None
 
     async def change(self, record: Record, payload: Payload, step: Step) -> Stored:
         """Swap in what ``step`` makes of the session; returns what is stored then.
@@ -243,7 +268,9 @@ class Writer:
             current = await self._reload(record.digest, conflicts)
         raise StoreUnavailable(_TOO_CONTESTED)
 
-    async def move(self, record: Record, payload: Payload, step: Step, *, restart: bool) -> Issued:
+    async def move(
+        self, record: Record, payload: Payload, step: Step, *, restart: bool, device: Device | None = None
+    ) -> Issued:
         """Give the session a new ID, with what ``step`` makes of it; the old record becomes a marker.
 
         Args:
@@ -251,6 +278,7 @@ class Writer:
             payload: its payload.
             step: the change.
             restart: begin both timeouts anew (a principal has just proved who they are).
+            device: where the session is from now on; None keeps what the record says.
 
         Raises:
             SessionEndedError: the old record is gone; the new one has been removed again.
@@ -259,7 +287,7 @@ class Writer:
             changed = step(payload)
             began = self._clock() if restart else record.created_at
             session_id = new_session_id()
-            target = self._first(session_id, changed, began, record.device)
+            target = self._first(session_id, changed, began, device or record.device)
             if not await self._store.create(target):
                 continue
             if await self._mark_moved(record, target):

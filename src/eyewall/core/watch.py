@@ -1,0 +1,308 @@
+"""Watching the sessions of what stays open (WebSockets, streams), so that it ends when they do.
+
+Two ways to notice that a session has ended, because neither is enough by itself:
+
+- an announcement: whoever ends a session, in whatever process, tells all others at once, where the store has
+  the means. It may get lost, and anybody with access to the store's server can send one. So it only says
+  where to look; what the store then answers decides.
+- a re-check: every few seconds all watched sessions are looked up, in batches that the store answers in one
+  call each. It also finds what nobody announces: timeouts, and records that an operator deleted.
+
+While the store does not answer, everything stays open: an outage signs nobody out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from datetime import timedelta
+from typing import Any, Final
+
+from eyewall.core.announcements import Ended, Message, decode, encode_ended
+from eyewall.core.announcing import Announcer, Listening, announcer_of
+from eyewall.core.events import logger
+from eyewall.core.session import Session
+from eyewall.core.store import Clock, Store
+from eyewall.core.writer import Stored, Writer
+from eyewall.errors import DamagedRecordError, StoreUnavailable
+
+INTERVAL: Final = timedelta(seconds=5)
+"""How often all watched sessions are looked up."""
+
+BATCH: Final = 250
+"""Most sessions looked up in one call: few enough that neither the store nor the event loop is held up."""
+
+_LONGEST_STORM_DELAY: Final = 1.0
+
+
+class Watched:
+    """One open thing and its session.
+
+    Args:
+        session: as loaded when it was opened; kept up to date by the watch.
+        on_end: called once, with the reason, when the session has ended.
+        on_message: called with what was sent to its principal, or None.
+        owner: what is open; for whoever lists it.
+    """
+
+    __slots__ = ("__weakref__", "digest", "on_end", "on_message", "owner", "principal", "session")
+
+    def __init__(
+        self,
+        session: Session,
+        on_end: Callable[[str], None],
+        on_message: Callable[[Any], None] | None,
+        owner: object,
+    ) -> None:
+        record = session.draft.record
+        if record is None:
+            raise ValueError("only a session that is stored can be watched")
+        self.session = session
+        self.digest = record.digest
+        self.principal = record.principal
+        self.on_end = on_end
+        self.on_message = on_message
+        self.owner = owner
+
+
+class SessionWatch:
+    """All that is open in this process, by session.
+
+    Args:
+        store: where the sessions are; it may be able to announce.
+        writer: looks sessions up.
+        clock: returns the current time (UTC).
+        spawn: runs a coroutine as a task that is not lost.
+        patience: seconds that one batch may take.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        writer: Writer,
+        clock: Clock,
+        *,
+        spawn: Callable[[Coroutine[Any, Any, None]], object],
+        patience: float,
+    ) -> None:
+        self._store = store
+        self._writer = writer
+        self._clock = clock
+        self._spawn = spawn
+        self._patience = patience
+        self._by_digest: dict[bytes, set[Watched]] = {}
+        self._by_principal: dict[str, set[Watched]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._listening: Listening | None = None
+        self._to_tell: dict[str, list[bytes]] = {}
+        self._checking: asyncio.Task[Any] | None = None
+        self.interval = INTERVAL
+
+    # -- what is open -------------------------------------------------------------------------------------
+
+    def add(self, watched: Watched) -> None:
+        """Watch the session of ``watched`` from now on."""
+        self._by_digest.setdefault(watched.digest, set()).add(watched)
+        if watched.principal is not None:
+            self._by_principal.setdefault(watched.principal, set()).add(watched)
+        announcer = self._announcer()
+        if self._listening is None and announcer is not None:
+            self._listening = announcer.listen(self)
+        if self._timer is None:
+            self._set_timer()
+
+    def remove(self, watched: Watched) -> None:
+        """Watch it no longer; nothing happens when it is not watched."""
+        _discard(self._by_digest, watched.digest, watched)
+        if watched.principal is not None:
+            _discard(self._by_principal, watched.principal, watched)
+        if not self._by_digest and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def is_watching(self, watched: Watched) -> bool:
+        """Whether it is still open, as far as we know."""
+        return watched in self._by_digest.get(watched.digest, ())
+
+    def of(self, principal: str) -> list[Watched]:
+        """Return what ``principal`` has open in this process."""
+        return list(self._by_principal.get(principal, ()))
+
+    # -- telling others -----------------------------------------------------------------------------------
+
+    def tell_ended(self, digest: bytes, reason: str) -> None:
+        """Let every process, this one included, look at the session of ``digest`` at once.
+
+        Returns at once and never raises; what cannot be told is found by the re-check.
+        """
+        if self._announcer() is None:
+            if digest in self._by_digest:
+                self._spawn(self.look_at([digest], reason))
+            return
+        if not self._to_tell:
+            asyncio.get_running_loop().call_soon(self._tell_soon)
+        self._to_tell.setdefault(reason, []).append(digest)
+
+    def _tell_soon(self) -> None:
+        waiting, self._to_tell = self._to_tell, {}
+        for reason, digests in waiting.items():
+            for message in encode_ended(digests, reason):
+                self._spawn(self._announce(message))
+
+    def _announcer(self) -> Announcer | None:
+        # Asked each time: some stores know only after their first contact with the server.
+        return announcer_of(self._store)
+
+    async def _announce(self, message: bytes) -> None:
+        announcer = self._announcer()
+        if announcer is None:
+            return
+        try:
+            await announcer.announce(message)
+        except StoreUnavailable as error:
+            logger.debug("an announcement was not sent: %s", error)
+            self.heard(message)  # at least what is open here
+
+    async def send(self, message: Message) -> None:
+        """Deliver ``message`` to all that its principal has open, in every process that can be told.
+
+        Raises:
+            StoreUnavailable: whether anybody got it is unknown.
+            ValueError: it is too long to be announced.
+        """
+        announcer = self._announcer()
+        if announcer is None:
+            self._deliver(message)
+        else:
+            await announcer.announce(message.encode())
+
+    # -- hearing (see eyewall.core.announcing.Listener) ---------------------------------------------------
+
+    def heard(self, message: bytes) -> None:
+        """Act on an announcement; what is no announcement of ours is passed over."""
+        found = decode(message)
+        if isinstance(found, Ended):
+            ours = [digest for digest in found.digests if digest in self._by_digest]
+            if ours:
+                self._spawn(self.look_at(ours, found.reason))
+        elif isinstance(found, Message):
+            self._deliver(found)
+
+    def connected(self) -> None:
+        """Look at everything, since something may have been missed; not in all processes at one moment."""
+        delay = random.uniform(0, _LONGEST_STORM_DELAY)  # noqa: S311 - not a secret
+        asyncio.get_running_loop().call_later(delay, self._check_soon)
+
+    def lost(self, reason: str) -> None:
+        """Go on with the re-check alone."""
+        logger.warning("session announcements are not heard (re-checking every few seconds): %s", reason)
+
+    def _deliver(self, message: Message) -> None:
+        for watched in self.of(message.principal):
+            if watched.on_message is not None:
+                watched.on_message(message.content)
+
+    # -- looking ------------------------------------------------------------------------------------------
+
+    async def check_all(self) -> None:
+        """Look at every watched session once."""
+        for digests in _in_batches(list(self._by_digest)):
+            await self.look_at(digests, "")
+
+    async def look_at(self, digests: Iterable[bytes], reason: str) -> None:
+        """Look these sessions up, end what has ended, and bring the others up to date.
+
+        Args:
+            digests: of watched sessions; others are passed over.
+            reason: why they have ended, if they have; "" finds one.
+        """
+        asked = [digest for digest in digests if digest in self._by_digest]
+        try:
+            async with asyncio.timeout(self._patience):
+                # Asked in one turn of the event loop, they travel to the store together.
+                answers = await asyncio.gather(*(self._look_up(digest) for digest in asked))
+        except (StoreUnavailable, TimeoutError) as error:
+            logger.debug("watched sessions could not be looked up, so all stay open: %s", error)
+            return
+        for digest, stored in zip(asked, answers, strict=True):
+            for watched in list(self._by_digest.get(digest, ())):
+                self._settle(watched, stored, reason)
+
+    async def _look_up(self, digest: bytes) -> Stored | None:
+        try:
+            return await self._writer.current(digest)
+        except DamagedRecordError:
+            return None
+
+    def _settle(self, watched: Watched, stored: Stored | None, reason: str) -> None:
+        if stored is None:
+            self.end(watched, reason or self._reason_for(watched))
+        elif stored[0].principal != watched.principal:
+            self.end(watched, "somebody else signed in")
+        else:
+            self._bring_up_to_date(watched, stored)
+
+    def _bring_up_to_date(self, watched: Watched, stored: Stored) -> None:
+        record, _ = stored
+        if record.digest != watched.digest:  # it was given a new ID: go along
+            _discard(self._by_digest, watched.digest, watched)
+            watched.digest = record.digest
+            self._by_digest.setdefault(record.digest, set()).add(watched)
+        watched.session.draft.refresh(*stored)
+
+    def end(self, watched: Watched, reason: str) -> None:
+        """End ``watched``, once."""
+        if self.is_watching(watched):
+            self.remove(watched)
+            watched.on_end(reason)
+
+    def _reason_for(self, watched: Watched) -> str:
+        record = watched.session.draft.record
+        return "expired" if record is not None and self._clock() >= record.expires_at else "ended"
+
+    # -- the timer ----------------------------------------------------------------------------------------
+
+    def _set_timer(self) -> None:
+        # A timer, not a sleeping task: one that is pending when the loop ends is simply dropped.
+        delay = self.interval.total_seconds() * random.uniform(0.9, 1.1)  # noqa: S311 - not a secret
+        self._timer = asyncio.get_running_loop().call_later(delay, self._wake)
+
+    def _wake(self) -> None:
+        self._set_timer()
+        self._check_soon()
+
+    def _check_soon(self) -> None:
+        if self._checking is None and self._by_digest:
+            self._spawn(self._check_once())
+
+    async def _check_once(self) -> None:
+        self._checking = asyncio.current_task()
+        try:
+            await self.check_all()
+        finally:
+            self._checking = None
+
+    async def aclose(self) -> None:
+        """Watch nothing any more. What is open stays so; whoever stops the server closes it."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._listening is not None:
+            await self._listening.aclose()
+            self._listening = None
+        self._by_digest.clear()
+        self._by_principal.clear()
+
+
+def _discard(index: dict[Any, set[Watched]], key: Any, watched: Watched) -> None:
+    found = index.get(key)
+    if found is not None:
+        found.discard(watched)
+        if not found:
+            del index[key]
+
+
+def _in_batches(digests: list[bytes]) -> Iterator[list[bytes]]:
+    for at in range(0, len(digests), BATCH):
+        yield digests[at : at + BATCH]
