@@ -43,7 +43,7 @@ async def serve(application: Application, host: str, port: int, announce: Callab
             password is wrong.
         OSError: the address cannot be listened on.
     """
-    sessions = Sessions.of(application)
+    sessions = Sessions.serving(application)
     under_way = UnderWay(application)
     try:
         await _check(sessions)

@@ -1,0 +1,197 @@
+"""Ending sessions from outside: by their owner from another device, by an operator, by a new password."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
+from datetime import datetime
+from typing import Any, Final
+
+from eyewall.core.announcements import Message
+from eyewall.core.changes import Identity
+from eyewall.core.manager import Manager
+from eyewall.core.session import Session
+from eyewall.core.store import Clock, Store, utc_now
+from eyewall.crypto.keyring import KeyRing
+from eyewall.errors import ConfigurationError, SessionError
+from eyewall.settings import Settings
+from eyewall.signin.admission import Admission
+from eyewall.signin.attempts import Attempts
+from eyewall.signin.devices import Devices, SignedInDevice
+from eyewall.signin.remember import token_in
+
+_PATIENCE_WITH_MANY: Final = 5
+"""Ending many sessions may take this many times the patience that a request has."""
+
+
+class RevokingManager(Manager):
+    """A manager that knows which sessions belong to a principal, and ends them.
+
+    Args:
+        settings: checked settings.
+        store: where records are kept.
+        clock: returns the current time in UTC.
+        cut_off: as for :class:`~eyewall.core.manager.Manager`.
+    """
+
+    attempts: Attempts
+    """Counts attempts to sign in; see :class:`~eyewall.signin.attempts.Attempts`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        clock: Clock = utc_now,
+        cut_off: Callable[[str], datetime | None] | None = None,
+    ) -> None:
+        super().__init__(settings, store, clock, cut_off)
+        self._devices: Devices | None = None
+        self._admission: Admission | None = None
+
+    def use_keyring(self, keyring: KeyRing) -> None:
+        """Sign cookies with the newest key of ``keyring`` from now on, and accept all of its keys."""
+        super().use_keyring(keyring)
+        if self._in_cookie:
+            return
+        store, clock, settings = self.store, self.clock, self.settings
+        self.attempts = Attempts(store, clock)
+        self._devices = Devices(store, end=self._end_from_outside, token_in=token_in, events=self.events)
+        if settings.max_sessions is not None:
+            self._admission = Admission(
+                store,
+                clock,
+                most=settings.max_sessions,
+                when_full=settings.when_full,
+                devices=self._devices,
+                events=self.events,
+                spawn=self.spawn,
+            )
+
+    # -- devices ------------------------------------------------------------------------------------------
+
+    @property
+    def devices(self) -> Devices:
+        """Lists and ends what is signed in.
+
+        Raises:
+            ConfigurationError: the sessions are in their own cookies, so nobody knows which there are.
+        """
+        if self._devices is None:
+            raise ConfigurationError(
+                "sessions in their own cookies can be neither listed nor revoked; use a store, or cut_off"
+            )
+        return self._devices
+
+    async def of(self, principal: str, *, current: Session | None = None) -> list[SignedInDevice]:
+        """Return the devices ``principal`` is signed in on, the one seen last first.
+
+        Args:
+            principal: whose.
+            current: the session that asks; its device is marked.
+
+        Raises:
+            StoreUnavailable: the store does not answer.
+            ConfigurationError: the sessions are in their own cookies.
+        """
+        async with self._working_on_many():
+            return await self.devices.of(principal, current=_device_of(current))
+
+    async def revoke(self, handle: str, *, principal: str) -> bool:
+        """End one device of ``principal``: its session and its remember token. It is out at its next request.
+
+        Args:
+            handle: from :meth:`of`; any text is safe to pass.
+            principal: whose device it must be.
+
+        Returns:
+            False when ``principal`` has no such device, whoever else may have it (ASVS 7.5.2, 8.2.2).
+
+        Raises:
+            StoreUnavailable: whether it ended is unknown.
+        """
+        async with self._working_on_many():
+            return await self.devices.revoke(principal, handle)
+
+    async def revoke_others(self, session: Session) -> int:
+        """End every other device of who is signed in to ``session``; return how many there were.
+
+        Raises:
+            SessionError: nobody is signed in to ``session``.
+            StoreUnavailable: whether all of them ended is unknown; it can be called again.
+        """
+        principal = session.principal
+        if principal is None:
+            raise SessionError("nobody is signed in to this session, so it has no other devices to end")
+        async with self._working_on_many():
+            return await self.devices.revoke_all(principal, keep=_device_of(session))
+
+    async def revoke_all(self, principal: str) -> int:
+        """End all sessions and remember tokens of ``principal``; return how many devices they were.
+
+        For an operator, and for an account that was disabled or deleted (ASVS 7.4.2, 7.4.5).
+
+        Raises:
+            StoreUnavailable: whether all of them ended is unknown; it can be called again.
+        """
+        async with self._working_on_many():
+            return await self.devices.revoke_all(principal)
+
+    async def credentials_changed(self, principal: str, *, keep: Session | None = None) -> int:
+        """End all other sessions, and all remember tokens: a password or a factor was changed (ASVS 7.4.3).
+
+        Args:
+            principal: whose credentials they are.
+            keep: the session in which it was done. It goes on under a new ID; without one all end.
+
+        Returns:
+            How many other devices were ended.
+
+        Raises:
+            SessionError: ``keep`` is somebody else's session.
+            StoreUnavailable: whether all of them ended is unknown; it can be called again.
+        """
+        if keep is not None and keep.principal != principal:
+            raise SessionError("the session to keep is not one of this principal")
+        if keep is not None:
+            keep.regenerate()
+            keep.draft.remember = False if keep.draft.remembered else None
+        async with self._working_on_many():
+            return await self.devices.revoke_all(principal, keep=_device_of(keep), tokens_of_kept=True)
+
+    def sockets(self, principal: str) -> list[object]:
+        """Return the handlers of all that ``principal`` has open in this process: WebSockets and streams."""
+        return [watched.owner for watched in self.watch.of(principal)]
+
+    async def send(self, principal: str, content: Any) -> None:
+        """Send ``content`` to every WebSocket of ``principal``; in all processes, if the store can announce.
+
+        Delivery is not guaranteed: who is not connected gets nothing. What must arrive is a flash message;
+        send a hint, and let the sockets take it by ``await self.session.flash.take(key)``, which gives it to
+        exactly one.
+
+        Args:
+            principal: whose.
+            content: text, bytes, or a dict that JSON can hold; less than 5 KB.
+
+        Raises:
+            StoreUnavailable: whether anybody got it is unknown.
+            ValueError: it is too long.
+        """
+        async with self._working_on_many():
+            await self.watch.send(Message(principal, content))
+
+    async def _end_from_outside(self, digest: bytes) -> None:
+        await self._writer.end(digest)
+        self.watch.tell_ended(digest, "ended from another device")
+
+    def _working_on_many(self) -> AbstractAsyncContextManager[None]:
+        return self._health.watching(_PATIENCE_WITH_MANY * self._timeout)
+
+    def _admitted(self, who: Identity | None, own: bytes | None) -> AbstractAsyncContextManager[None]:
+        if self._admission is None or who is None or who.principal is None:
+            return nullcontext()
+        return self._admission.of(who.principal, own=own, device_id=who.device_id)
+
+
+def _device_of(session: Session | None) -> bytes | None:
+    return None if session is None else session.draft.identity.device_id

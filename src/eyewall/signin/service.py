@@ -1,0 +1,213 @@
+"""The manager of an application whose visitors sign in, and may be remembered.
+
+What a handler asks for (:meth:`~eyewall.core.session.Session.sign_in`, ``sign_out``) is noted in the session
+and carried out here when the request is saved. What is asked for from outside the session is in
+:mod:`eyewall.signin.revoking`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Final
+
+from eyewall.core.browser_cookie import companion_attributes
+from eyewall.core.changes import Changes, Identity
+from eyewall.core.cookie import CookieAttributes, cookie_values
+from eyewall.core.draft import CookieAction, Draft
+from eyewall.core.events import EventKind
+from eyewall.core.ids import digest_of
+from eyewall.core.payload import Payload
+from eyewall.core.session import Session
+from eyewall.core.store import Clock, Store, utc_now
+from eyewall.core.store_health import as_store_failure
+from eyewall.core.writer import SessionMovedError
+from eyewall.crypto.keyring import KeyRing
+from eyewall.errors import DamagedRecordError, StoreUnavailable, TooManySessionsError
+from eyewall.settings import Settings
+from eyewall.signin.devices import handle_of
+from eyewall.signin.remember import Redeemed, RememberTokens, Replayed
+from eyewall.signin.remember_cookie import PresentedToken
+from eyewall.signin.revoking import RevokingManager
+
+REMEMBERED: Final = "remember token"
+"""The method of a session that a remember token started."""
+
+
+class SignInManager(RevokingManager):
+    """Opens, saves and ends sessions, and brings back whoever is remembered.
+
+    Args:
+        settings: checked settings.
+        store: where records are kept.
+        clock: returns the current time in UTC.
+        cut_off: as for :class:`~eyewall.core.manager.Manager`.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        clock: Clock = utc_now,
+        cut_off: Callable[[str], datetime | None] | None = None,
+    ) -> None:
+        super().__init__(settings, store, clock, cut_off)
+        self._tokens: RememberTokens | None = None
+        self._token_cookies: dict[bool, CookieAttributes] = {}
+
+    def use_keyring(self, keyring: KeyRing) -> None:
+        """Sign cookies with the newest key of ``keyring`` from now on, and accept all of its keys."""
+        super().use_keyring(keyring)
+        if self._in_cookie or not self.settings.remember_ttl:
+            return
+        self._tokens = RememberTokens(self.store, self.clock, keyring, self.settings.remember_ttl)
+        self._token_cookies = {
+            https: companion_attributes(self.settings, "remember", https=https) for https in (True, False)
+        }
+
+    # -- coming back by a remember token ------------------------------------------------------------------
+
+    def open(self, cookie_lines: Sequence[str], *, https: bool, consuming: bool = True) -> Session:
+        """Return the session of a request, not loaded yet; notes whether a remember token came along."""
+        session = super().open(cookie_lines, https=https, consuming=consuming)
+        if cookie_lines and self._tokens is not None:
+            name = self._token_cookies[https].name
+            session.draft.remembered = any(name in line for line in cookie_lines)
+        return session
+
+    async def load(self, session: Session) -> None:
+        """Load the session; when there is none (any more), a remember token may bring its owner back."""
+        await super().load(session)
+        draft = session.draft
+        if draft.remembered and draft.record is None and session.failure is None and draft.moved_from is None:
+            try:
+                async with self._health.watching(self._timeout):
+                    await self._bring_back(session)
+            except Exception as error:  # noqa: BLE001 - no error of a store may leave a request unanswered
+                session.failure = error if isinstance(error, StoreUnavailable) else as_store_failure(error)
+                session.store_failed = True
+
+    async def _bring_back(self, session: Session) -> None:
+        draft, tokens = session.draft, self._tokens
+        cookie = self._token_cookies[draft.https]
+        presented = self._presented(draft)
+        if tokens is None or presented is None:
+            return  # not ours, or signed by a key this process has not got yet: no reason to delete it
+        found = await tokens.redeem(cookie.name, presented)
+        session.used = True  # whatever follows, the browser must be told
+        draft.companions[cookie.name] = cookie.delete()
+        if isinstance(found, Replayed):
+            self.events.emit(EventKind.THEFT, principal=found.principal)
+            await self.devices.revoke(found.principal, handle_of(found.device_id))
+        elif found is not None:
+            await self._start_again(draft, found)
+            if not await tokens.is_live(presented):
+                await self._end_started(draft)  # revoked while this was going on: the revocation wins
+            elif draft.moved_from is None:
+                draft.companions[cookie.name] = self._kept(cookie, found.value, found.ends_at)
+            else:  # the browser has a newer cookie by now, of a parallel request
+                del draft.companions[cookie.name]
+
+    async def _start_again(self, draft: Draft, found: Redeemed) -> None:
+        """Start the session that ``found`` allows, or join the one a parallel request has started from it."""
+        try:
+            started = await self._started_or_joined(draft, found)
+        except TooManySessionsError:
+            return  # the token stays good for when there is room
+        if started:
+            draft.session_id, draft.cookie = found.session_id, CookieAction.SET
+
+    async def _started_or_joined(self, draft: Draft, found: Redeemed) -> bool:
+        identity = Identity(found.principal, None, found.device_id, REMEMBERED)
+        device = None if draft.whence is None else draft.whence()
+        async with self._admitted(identity, own=digest_of(found.session_id)):
+            step = Changes(identity=identity).apply_to
+            issued = await self._writer.create_as(found.session_id, step, device)
+        if issued is None:
+            return await self._join(draft, found)
+        self.events.emit(EventKind.REMEMBERED, digest=issued.record.digest, principal=found.principal)
+        draft.settle(issued.record, issued.payload)
+        return True
+
+    async def _join(self, draft: Draft, found: Redeemed) -> bool:
+        digest = digest_of(found.session_id)
+        try:
+            stored = await self._writer.load(digest)
+        except DamagedRecordError:
+            return False
+        except SessionMovedError:  # it has another ID by now, and the browser a newer cookie
+            draft.moved_from = digest
+            return False
+        if stored is None or stored[0].principal != found.principal:
+            return False
+        draft.settle(*stored)
+        return True
+
+    async def _end_started(self, draft: Draft) -> None:
+        if draft.record is not None:
+            await self._writer.end(draft.record.digest)
+        draft.forget()
+        draft.cookie = CookieAction.KEEP
+
+    # -- carrying out what a request asked for ------------------------------------------------------------
+
+    async def _carry_out(self, draft: Draft, before: Payload, changes: Changes) -> None:
+        if draft.remember is False:
+            await self._end_token(draft)
+        own = None if draft.record is None else draft.record.digest
+        async with self._admitted(changes.identity, own):
+            await super()._carry_out(draft, before, changes)
+        if draft.remember and changes.sign_in():
+            await self._give_token(draft)
+        await self._end_elsewhere(draft)
+
+    async def _end_elsewhere(self, draft: Draft) -> None:
+        """End what a sign-out ends beside its own session.
+
+        A remembered device may have more than one: whoever has copied its token has another.
+        """
+        while draft.leaving:
+            who = draft.leaving[0]
+            if who.principal is not None and who.device_id is not None:
+                await self.devices.revoke(who.principal, handle_of(who.device_id))
+            draft.leaving.pop(0)
+        if draft.everywhere is not None:
+            await self.devices.revoke_all(draft.everywhere)
+            draft.everywhere = None
+
+    async def _end_token(self, draft: Draft) -> None:
+        cookie = self._token_cookies[draft.https]
+        await self._end_presented(draft)
+        draft.companions[cookie.name] = cookie.delete()
+        draft.remember = None
+
+    async def _end_presented(self, draft: Draft) -> None:
+        presented = self._presented(draft)
+        if self._tokens is not None and presented is not None:
+            await self._tokens.end(presented)
+        draft.remembered = False
+
+    def _presented(self, draft: Draft) -> PresentedToken | None:
+        if self._tokens is None or not draft.remembered:
+            return None
+        name = self._token_cookies[draft.https].name
+        return self._tokens.read(name, cookie_values(draft.cookie_lines, name))
+
+    async def _give_token(self, draft: Draft) -> None:
+        who = draft.identity
+        if self._tokens is None or who.principal is None or who.device_id is None:
+            draft.remember = None
+            return
+        await self._end_presented(draft)
+        cookie = self._token_cookies[draft.https]
+        value, ends_at = await self._tokens.issue(
+            cookie.name,
+            principal=who.principal,
+            device_id=who.device_id,
+            device=None if draft.record is None else draft.record.device,
+        )
+        draft.companions[cookie.name] = self._kept(cookie, value, ends_at)
+        draft.remember = None
+
+    def _kept(self, cookie: CookieAttributes, value: str, ends_at: datetime) -> str:
+        return cookie.set(value, max_age=max(ends_at - self.clock(), timedelta(0)))
