@@ -105,7 +105,7 @@ async def serving(application: Application, **options: Any) -> AsyncIterator[int
     finally:
         server.stop()
         await server.close_all_connections()
-        await Sessions.of(application).aclose()
+        await Sessions.serving(application).aclose()
 
 
 async def visit(base: str, visits: list[list[str]]) -> None:

@@ -166,7 +166,7 @@ async def serving(
         sessions.install(application)
     else:
         application.settings["sessions"] = sessions
-        Sessions.of(application)  # as the first request does
+        Sessions.serving(application)  # as the first request does
     server = HTTPServer(application)
     socket, port = bind_unused_port()
     server.add_socket(socket)
@@ -182,9 +182,14 @@ async def serving(
         await sessions.aclose()
 
 
+_OWN = ("uses_session", "check_xsrf_cookie")
+"""What a test's handler overrides of the mixin, as a handler below the mixin would."""
+
+
 def _routed(way: Way, rule: tuple[Any, ...]) -> tuple[Any, ...]:
     path, handler, *rest = rule
     if way == "mixin" and issubclass(handler, Handler) and not issubclass(handler, SessionMixin):
-        own = {"uses_session": handler.__dict__.get("uses_session", True)}
+        own = {name: value for name, value in vars(handler).items() if name in _OWN}
+        own.setdefault("uses_session", True)
         handler = type(handler.__name__, (SessionMixin, handler), own)
     return (path, handler, *rest)

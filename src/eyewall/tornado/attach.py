@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import Final
 
 from tornado.httputil import HTTPServerRequest
 
-from eyewall.core.csrf import cross_origin_refusal
+from eyewall.core.csrf import SAFE_METHODS, cross_origin_refusal
 from eyewall.core.events import EventKind
 from eyewall.core.manager import Manager
+from eyewall.core.record import Device
 from eyewall.core.session import Session
 from eyewall.errors import EyewallError, SessionError
 from eyewall.tornado.wire import CommitBarrier
+
+_LONGEST_AGENT: Final = 512
+_LONGEST_ADDRESS: Final = 64
 
 
 def attach(manager: Manager, request: HTTPServerRequest) -> Session:
@@ -21,6 +27,7 @@ def attach(manager: Manager, request: HTTPServerRequest) -> Session:
         raise SessionError("a request without a connection cannot be answered, and so has no session")
     https = request.protocol == "https"
     session = manager.open(request.headers.get_list("Cookie"), https=https, consuming=_shows_a_page(request))
+    session.draft.whence = partial(_device_of, request)
     request.connection = CommitBarrier(connection, session, manager, https=https)
     request.session = session  # type: ignore[attr-defined]  # the chapter's name for it; requests are open
     return session
@@ -28,7 +35,8 @@ def attach(manager: Manager, request: HTTPServerRequest) -> Session:
 
 def is_settled(request: HTTPServerRequest, session: Session) -> bool:
     """Whether the session needs nothing awaited before the handler starts."""
-    return session.draft.session_id is None and not _is_handshake(request)
+    draft = session.draft
+    return draft.session_id is None and not draft.remembered and not is_handshake(request)
 
 
 async def settle(manager: Manager, request: HTTPServerRequest, session: Session) -> None:
@@ -36,9 +44,9 @@ async def settle(manager: Manager, request: HTTPServerRequest, session: Session)
 
     A 101 cannot wait for a save, and a session that an old sign-in cookie was turned into has one to do.
     """
-    if session.draft.session_id is not None:
+    if session.draft.session_id is not None or session.draft.remembered:
         await manager.load(session)
-    if _is_handshake(request) and session.failure is None and session.draft.has_unsaved_changes():
+    if is_handshake(request) and session.failure is None and session.draft.has_unsaved_changes():
         try:
             await manager.save(session)
         except EyewallError as error:
@@ -61,11 +69,13 @@ def cross_origin_problem(
         is_trusted: the handler's own opinion of an ``Origin`` that the settings do not trust.
     """
     settings = manager.settings
-    if request.method in ("GET", "HEAD", "OPTIONS") or not settings.cross_origin_protection:
+    # A handshake is a GET that no other site may send either: browsers let any page open a WebSocket.
+    method = "handshake" if is_handshake(request) else request.method or ""
+    if method in SAFE_METHODS or not settings.cross_origin_protection:
         return None
     origin = request.headers.get("Origin")
     refusal = cross_origin_refusal(
-        method=request.method or "",
+        method=method,
         sec_fetch_site=request.headers.get("Sec-Fetch-Site"),
         origin=origin,
         scheme=request.protocol,
@@ -78,7 +88,13 @@ def cross_origin_problem(
     return refusal
 
 
-def _is_handshake(request: HTTPServerRequest) -> bool:
+def _device_of(request: HTTPServerRequest) -> Device:
+    agent = request.headers.get("User-Agent", "")
+    return Device(user_agent=agent[:_LONGEST_AGENT], address=str(request.remote_ip or "")[:_LONGEST_ADDRESS])
+
+
+def is_handshake(request: HTTPServerRequest) -> bool:
+    """Whether ``request`` wants to become a WebSocket."""
     return request.headers.get("Upgrade", "").lower() == "websocket"
 
 

@@ -31,7 +31,7 @@ class HandlerJar(CookieJar):
     """The jar of a handler: :class:`~eyewall.core.cookie_jar.CookieJar`, and Tornado's own signed cookies."""
 
     def __init__(self, application: Application, request: HTTPServerRequest) -> None:
-        sessions = Sessions.of(application)
+        sessions = Sessions.serving(application)
         super().__init__(
             request.headers.get_list("Cookie"),
             https=request.protocol == "https",

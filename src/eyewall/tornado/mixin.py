@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar
@@ -11,14 +12,25 @@ from tornado.web import HTTPError, RequestHandler
 
 from eyewall.core.session import Session
 from eyewall.errors import SessionError
-from eyewall.tornado.attach import attach, cross_origin_problem, is_settled, session_on, settle
+from eyewall.tornado.attach import (
+    attach,
+    cross_origin_problem,
+    is_handshake,
+    is_settled,
+    session_on,
+    settle,
+)
 from eyewall.tornado.cookies import CookieMixin
 from eyewall.tornado.cors import answer_preflight, begin_cors
+from eyewall.tornado.error_answers import ErrorAnswers
 from eyewall.tornado.sessions import Sessions
+from eyewall.tornado.signing_in import SignInMixin, load_current_user
+from eyewall.tornado.wire import CommitBarrier
+from eyewall.tornado.xsrf import XsrfMixin, demand_token
 
 
-class SessionMixin(CookieMixin):
-    """Gives a handler ``self.session``, and ``self.jar``.
+class SessionMixin(SignInMixin, XsrfMixin, ErrorAnswers, CookieMixin):
+    """Gives a handler ``self.session``, ``self.sign_in()``, ``self.sign_out()`` and ``self.jar``.
 
     ::
 
@@ -37,6 +49,27 @@ class SessionMixin(CookieMixin):
 
     cross_origin_protection: ClassVar[bool] = True
     """Set to False on a handler that other sites may post to. It must not rely on cookies then."""
+
+    needs_principal: ClassVar[bool] = False
+    """Whether a WebSocket handshake is refused when nobody is signed in; see ``authenticated_socket``."""
+
+    @property
+    def session_ended(self) -> asyncio.Future[str]:
+        """Awaits the end of the session, and returns the reason: for answers that stay open for long.
+
+        ::
+
+            async def get(self):                        # server-sent events
+                while not self.session_ended.done():
+                    await asyncio.wait({next_event(), self.session_ended}, return_when=FIRST_COMPLETED)
+
+        A handler that has asked for it and goes on regardless has its connection cut a second later. Without
+        a stored session it never ends; when the answer is finished it is cancelled.
+        """
+        connection = self.request.connection
+        if not isinstance(connection, CommitBarrier):
+            raise SessionError(f"{type(self).__name__} has no session that could end: use SessionMixin")
+        return connection.hold_stream(self).ended
 
     @property
     def session(self) -> Session:
@@ -81,7 +114,7 @@ def session_of(handler: RequestHandler) -> Session:
 
 async def _begin(handler: SessionMixin) -> None:
     """Load the session. What goes wrong is answered by the handler itself, as its own error page."""
-    sessions = Sessions.of(handler.application)
+    sessions = Sessions.serving(handler.application)
     if session_on(handler.request) is None:
         if begin_cors(sessions.cors, handler.request):
             handler.__dict__["prepare"] = partial(answer_preflight, handler)
@@ -90,10 +123,26 @@ async def _begin(handler: SessionMixin) -> None:
         if not is_settled(handler.request, session):
             await settle(sessions, handler.request, session)
         _guard_streamed_body(handler)
+        if isinstance(handler.request.connection, CommitBarrier):
+            handler.request.connection.hold_socket(handler)
     if type(handler).cross_origin_protection:
         problem = cross_origin_problem(sessions, handler.request, _trust_of(handler))
         if problem is not None:
             _instead_of_prepare(handler, HTTPError(403, "%s", problem))
+            return
+    await load_current_user(handler, handler.session)
+    if type(handler).needs_principal and is_handshake(handler.request):
+        _refuse_strangers(handler)
+    demand_token(handler, sessions)
+
+
+def _refuse_strangers(handler: SessionMixin) -> None:
+    """Answer a handshake with 401 (503 when nobody knows) while there is an answer to give."""
+    session = handler.session
+    if session.failure is not None:
+        _instead_of_prepare(handler, session.failure)
+    elif not handler.current_user:
+        _instead_of_prepare(handler, HTTPError(401, "nobody is signed in, so this WebSocket is not opened"))
 
 
 def _trust_of(handler: RequestHandler) -> Callable[[str], bool] | None:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
 
 from tornado.web import Application
 
 from eyewall.core.events import logger
-from eyewall.core.manager import Manager
 from eyewall.core.opening import keyring_for, open_store
 from eyewall.core.session import Session
 from eyewall.core.store import Clock, Store, utc_now
 from eyewall.errors import ConfigurationError, SessionEndedError, StoreUnavailable
 from eyewall.settings import Settings
 from eyewall.settings_sources import is_setting
+from eyewall.signin.service import SignInManager
 from eyewall.tornado.http_errors import SessionEndedResponse, SessionUnavailableResponse
 from eyewall.tornado.install import install, uninstall
 
@@ -24,7 +25,7 @@ SETTING = "sessions"
 """Key in ``Application.settings`` under which an application's Sessions is found."""
 
 
-class Sessions(Manager):
+class Sessions(SignInManager):
     """The sessions of a Tornado application: settings, store, key ring and clock.
 
     ::
@@ -71,7 +72,7 @@ class Sessions(Manager):
             self.use_keyring(keyring_for(settings))  # now, so that a secret that is not safe is told at start
 
     @classmethod
-    def of(cls, application: Application) -> Sessions:
+    def serving(cls, application: Application) -> Sessions:
         """Return the sessions of ``application``, making them from the environment when it has none.
 
         Raises:
@@ -139,6 +140,14 @@ class Sessions(Manager):
             return await super().modify(session, key, function, default)
         except (StoreUnavailable, SessionEndedError) as error:
             raise _as_response(error, session) from error
+
+    @asynccontextmanager
+    async def _working_on_many(self) -> AsyncIterator[None]:
+        try:
+            async with super()._working_on_many():
+                yield
+        except StoreUnavailable as error:
+            raise SessionUnavailableResponse(str(error)) from error
 
 
 def _warn_of_ignored_variables() -> None:

@@ -22,12 +22,21 @@ from typing import Any, Final
 from tornado.concurrent import Future
 from tornado.httputil import HTTPConnection, HTTPHeaders, RequestStartLine, ResponseStartLine
 from tornado.iostream import StreamClosedError
+from tornado.websocket import WebSocketHandler
 
 from eyewall.core.draft import CookieAction
 from eyewall.core.events import EventKind, logger
 from eyewall.core.manager import Manager
 from eyewall.core.session import Session
-from eyewall.errors import SessionEndedError, SessionError, SessionTooLargeError, StoreUnavailable
+from eyewall.errors import (
+    SessionEndedError,
+    SessionError,
+    SessionTooLargeError,
+    StoreUnavailable,
+    TooManySessionsError,
+)
+from eyewall.tornado.socket_hold import SocketHold
+from eyewall.tornado.stream_hold import StreamHold
 
 _REPLACEMENT_HEADERS: Final = {
     "Content-Type": "text/plain; charset=UTF-8",
@@ -38,8 +47,10 @@ _REPLACEMENT_HEADERS: Final = {
 RETRY_AFTER: Final = "2"
 """Seconds after which a browser may try again when the store did not answer."""
 
+_COME_BACK_LATER: Final = frozenset({429, 503})
+
 _Call = tuple[Callable[[], Any], "Future[None]"]
-_OWN: Final = frozenset({"_held", "_answer", "_status", "_refusal"})
+_OWN: Final = frozenset({"_held", "_answer", "_status", "_refusal", "_socket", "_stream"})
 
 
 class _Answer(enum.Enum):
@@ -68,6 +79,8 @@ class CommitBarrier(HTTPConnection):
     _answer: _Answer
     _status: int
     _refusal: SessionError | None
+    _socket: SocketHold | None
+    _stream: StreamHold | None
 
     def __init__(self, inner: HTTPConnection, session: Session, manager: Manager, *, https: bool) -> None:
         self.__dict__.update(
@@ -79,6 +92,8 @@ class CommitBarrier(HTTPConnection):
             _answer=_Answer.NOT_SENT,
             _status=200,
             _refusal=None,
+            _socket=None,
+            _stream=None,
         )
 
     def __getattr__(self, name: str) -> Any:
@@ -91,8 +106,24 @@ class CommitBarrier(HTTPConnection):
             setattr(self._inner, name, value)
 
     def set_close_callback(self, callback: Callable[[], None] | None) -> None:
-        """Pass on what to call when the client goes away."""
+        """Pass on what to call when the client goes away.
+
+        It is a handler's own method, by which a handler makes itself known: what a WebSocket needs must be in
+        place before it is opened.
+        """
+        self.hold_socket(getattr(callback, "__self__", None))
         self._inner.set_close_callback(callback)  # type: ignore[attr-defined]  # every real one has it
+
+    def hold_socket(self, handler: object) -> None:
+        """Let the WebSocket of ``handler`` end with its session; nothing happens when it is none."""
+        if isinstance(handler, WebSocketHandler) and self._socket is None:
+            self._socket = SocketHold(handler, self._session, self._manager)
+
+    def hold_stream(self, owner: object) -> StreamHold:
+        """Let this answer end with its session; returns what knows when."""
+        if self._stream is None:
+            self._stream = StreamHold(self._session, self._manager, self._cut, owner)
+        return self._stream
 
     @property
     def is_finished(self) -> bool:
@@ -135,6 +166,8 @@ class CommitBarrier(HTTPConnection):
     def finish(self) -> None:
         """End the answer. From here on the session refuses changes."""
         self._session.close()
+        if self._stream is not None:
+            self._stream.done()
         if not self._must_hold():
             self._inner.finish()
             return
@@ -147,7 +180,10 @@ class CommitBarrier(HTTPConnection):
             SessionError: the session was changed and not saved.
         """
         self._refuse_unsaved("detach()")
-        return self._inner.detach()  # type: ignore[attr-defined]  # HTTP/1.1 has it
+        stream = self._inner.detach()  # type: ignore[attr-defined]  # HTTP/1.1 has it
+        if self._socket is not None:
+            self._socket.opened()
+        return stream
 
     # -- holding ------------------------------------------------------------------------------------------
 
@@ -185,6 +221,8 @@ class CommitBarrier(HTTPConnection):
             self._replace_answer(409, str(error))
         except SessionTooLargeError as error:
             self._replace_answer(413, str(error))
+        except TooManySessionsError as error:
+            self._replace_answer(403, str(error))
         except SessionError as error:
             self._replace_answer(500, str(error))
         except Exception:  # noqa: BLE001 - a bug, of ours or of a store: the client must still get an answer
@@ -272,9 +310,16 @@ class CommitBarrier(HTTPConnection):
             if lines:
                 _set_our_cookies(headers, lines)
             make_private(headers, no_store=bool(lines) or session.draft.principal is not None)
-            if session.store_failed and start_line.code == 503:
-                headers["Retry-After"] = RETRY_AFTER
+        if start_line.code in _COME_BACK_LATER:
+            self._say_when_to_retry(headers)
         return self._inner.write_headers(start_line, headers, chunk)
+
+    def _say_when_to_retry(self, headers: HTTPHeaders) -> None:
+        session = self._session
+        if session.retry_after is not None:
+            headers["Retry-After"] = str(session.retry_after)
+        elif session.used and session.store_failed:
+            headers["Retry-After"] = RETRY_AFTER
 
 
 def _set_our_cookies(headers: HTTPHeaders, lines: list[str]) -> None:

@@ -67,5 +67,5 @@ def test_an_address_without_a_scheme_is_refused_unseen(url: str) -> None:
 def test_a_wrong_sessions_setting_is_refused_unseen(given: object) -> None:
     """Harm: Application(sessions="redis://:password@...") writes the password into the log, per request."""
     with pytest.raises(ConfigurationError) as refusal:
-        Sessions.of(Application(sessions=given))
+        Sessions.serving(Application(sessions=given))
     assert "hunter2" not in str(refusal.value)

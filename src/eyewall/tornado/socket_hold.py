@@ -1,0 +1,187 @@
+"""One WebSocket and its session, from before the handshake until the socket is closed.
+
+Tornado hands the stream over at the 101 and the handler lives on, for hours. So whoever has signed out, was
+revoked, or has been idle for too long would go on talking, unless somebody closes the socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import sys
+from collections.abc import Awaitable
+from typing import Any, Final
+from weakref import ref
+
+from tornado.gen import convert_yielded
+from tornado.websocket import WebSocketClosedError, WebSocketHandler
+
+from eyewall.core.events import EventKind
+from eyewall.core.manager import Manager
+from eyewall.core.session import Session
+from eyewall.core.watch import Watched
+from eyewall.errors import SessionEndedError, StoreUnavailable
+
+CLOSE_CODE: Final = 4401
+"""The code a WebSocket is closed with when its session has ended: 401, in the range for applications."""
+
+_HOOK_PATIENCE: Final = 2.0
+_LONGEST_REASON: Final = 120
+"""Bytes; a close frame has room for 123 (RFC 6455 5.5)."""
+
+
+class SocketHold:
+    """One WebSocket handler and its session, from before the handshake until the socket is closed.
+
+    It stands between Tornado and the handler by attributes of the handler object; no class is touched.
+
+    Args:
+        handler: just being made.
+        session: not loaded yet.
+        manager: saves the session and watches it.
+    """
+
+    def __init__(self, handler: WebSocketHandler, session: Session, manager: Manager) -> None:
+        self._handler = ref(handler)  # the handler holds on to this object, not the other way round
+        self._session = session
+        self._manager = manager
+        self._watched: Watched | None = None
+        self._ended = False
+        handler.__dict__["get"] = self._get
+        handler.__dict__["on_message"] = self._on_message
+        handler.__dict__["on_connection_close"] = self._on_connection_close
+        if getattr(handler, "session_activity", "messages") == "any":
+            handler.__dict__["write_message"] = self._write_message
+
+    async def _get(self, *args: Any, **kwargs: Any) -> None:
+        """Store what ``prepare()`` changed, because a 101 cannot wait for it; then shake hands."""
+        handler, session = self._owner(), self._session
+        if session.failure is None and session.draft.has_unsaved_changes():
+            await self._manager.save(session)
+        result = type(handler).get(handler, *args, **kwargs)
+        if result is not None:
+            await result
+
+    def opened(self) -> None:
+        """Note that the stream was handed over: from now on there is no response, only messages."""
+        session = self._session
+        session.stay_open()
+        if session.draft.record is not None and not session.draft.in_cookie:
+            self._watched = Watched(session, self._end, self._deliver, self._owner())
+            self._manager.watch.add(self._watched)
+
+    # -- messages -----------------------------------------------------------------------------------------
+
+    def _on_message(self, message: str | bytes) -> Awaitable[None] | None:
+        if self._ended:
+            return None  # the client has not heard yet that the socket is closed
+        if not self._manager.is_live(self._session):
+            return self._look_first(message)
+        return self._serve(message)
+
+    async def _look_first(self, message: str | bytes) -> None:
+        """Find out whether the session has really expired: another connection may have used it since."""
+        if self._watched is not None:
+            await self._manager.watch.look_at([self._watched.digest], "expired")
+        if not self._ended and not self._manager.is_live(self._session):
+            self._end("expired")
+        if not self._ended:
+            served = self._serve(message)
+            if served is not None:
+                await served
+
+    def _serve(self, message: str | bytes) -> Awaitable[None] | None:
+        handler = self._owner()
+        if getattr(handler, "session_activity", "messages") != "none":
+            self._session.used = True  # a message counts as a use, so that a touch may be due
+        result = type(handler).on_message(handler, message)
+        if result is not None:
+            return self._await_then_store(result)
+        return self._store() if self._manager.needs_commit(self._session) else None
+
+    async def _await_then_store(self, result: Any) -> None:
+        await convert_yielded(result)
+        if self._manager.needs_commit(self._session):
+            await self._store()
+
+    async def _store(self) -> None:
+        try:
+            await self._manager.save(self._session)
+        except StoreUnavailable as error:  # the changes are kept, and stored with the next message
+            self._manager.events.emit(EventKind.NOT_SAVED, detail=f"WebSocket: {error}")
+        except SessionEndedError:
+            self._end("ended")
+        if self._session.draft.record is None and self._watched is not None:
+            self._end("signed out")  # by this very message
+
+    def _write_message(self, *args: Any, **kwargs: Any) -> Any:
+        handler = self._owner()
+        if self._session.draft.record is not None and not self._ended:
+            self._session.used = True
+            if self._manager.needs_commit(self._session):
+                self._manager.spawn(self._store())
+        return type(handler).write_message(handler, *args, **kwargs)
+
+    def _deliver(self, content: Any) -> None:
+        handler = self._owner()
+        receive = getattr(handler, "on_session_message", None)
+        if receive is None:
+            write_to(handler, content)
+        else:
+            self._manager.spawn(_called(handler, receive, content))
+
+    # -- the end ------------------------------------------------------------------------------------------
+
+    def _end(self, reason: str) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        self._forget()
+        self._session.close()
+        handler = self._handler()
+        if handler is not None:
+            self._manager.spawn(_close(handler, reason))
+
+    def _on_connection_close(self) -> None:
+        self._ended = True
+        self._forget()
+        self._session.close()
+        handler = self._owner()
+        type(handler).on_connection_close(handler)
+
+    def _forget(self) -> None:
+        if self._watched is not None:
+            self._manager.watch.remove(self._watched)
+
+    def _owner(self) -> WebSocketHandler:
+        handler = self._handler()
+        if handler is None:
+            raise RuntimeError("the handler of this WebSocket is gone")
+        return handler
+
+
+async def _close(handler: WebSocketHandler, reason: str) -> None:
+    hook = getattr(handler, "on_session_end", None)
+    if hook is not None:
+        await _called(handler, hook, reason)
+    handler.close(CLOSE_CODE, reason.encode("ascii", "replace")[:_LONGEST_REASON].decode("ascii"))
+
+
+async def _called(handler: WebSocketHandler, hook: Any, argument: Any) -> None:
+    """Call what an application may have overridden; its bug must not keep a socket open, nor hang."""
+    try:
+        async with asyncio.timeout(_HOOK_PATIENCE):
+            result = hook(argument)
+            if inspect.isawaitable(result):
+                await result
+    except WebSocketClosedError:
+        pass
+    except Exception:  # noqa: BLE001 - logged as Tornado logs what goes wrong in on_message()
+        handler.log_exception(*sys.exc_info())
+
+
+def write_to(handler: WebSocketHandler, content: Any) -> None:
+    """Send ``content``, unless the socket is closed by now."""
+    with contextlib.suppress(WebSocketClosedError):
+        handler.write_message(content, binary=isinstance(content, bytes))
