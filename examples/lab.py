@@ -16,16 +16,22 @@ import secrets
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from typing import Any
 from urllib.parse import urlencode
 
+import msgspec
 from tornado.web import Application, HTTPError, RequestHandler
 
-from eyewall import ConfigurationError, SessionMixin, Sessions, SessionTooLargeError, UnstorableValueError
+from eyewall import (
+    ConfigurationError,
+    SessionError,
+    SessionMixin,
+    Sessions,
+    SessionTooLargeError,
+)
 from eyewall.cli.serving import serve
+from eyewall.tornado.fresh import fresh
 
-FRESH = timedelta(minutes=10)
 LONGEST_WAIT = 30_000  # milliseconds
 
 
@@ -72,6 +78,17 @@ class LabHandler(SessionMixin, RequestHandler):
             raise RefusedError(400, f"the field {name!r} must be text")
         return value
 
+    def who(self) -> str:
+        """Return who is signed in."""
+        principal = self.session.principal
+        if principal is None:
+            raise RefusedError(401, "nobody is signed in")
+        return principal
+
+    @property
+    def sessions(self) -> Sessions:
+        return Sessions.serving(self.application)
+
     def store_fresh_value(self) -> None:
         """Store a value nobody has seen before under the key that ``?write=`` names, if it names one."""
         key = self.get_query_argument("write", None)
@@ -94,21 +111,24 @@ def _finite(text: str) -> float:
 
 @contextmanager
 def refusing() -> Iterator[None]:
-    """Answer what the session will not store with 400, and what is too much with 413."""
+    """Answer what a session cannot do with 400, what is too much with 413, what needs a store with 501."""
     try:
         yield
-    except UnstorableValueError as error:
-        raise RefusedError(400, str(error)) from None
+    except HTTPError:  # it knows its answer, as that of a session ended meanwhile does
+        raise
     except SessionTooLargeError as error:
         raise RefusedError(413, str(error)) from None
+    except SessionError as error:
+        raise RefusedError(400, str(error)) from None
+    except ConfigurationError as error:  # sessions in their own cookies can be neither listed nor ended
+        raise RefusedError(501, str(error)) from None
 
 
 class WhoAmI(LabHandler):
     """Who is signed in, and whether they proved it lately."""
 
     def get(self) -> None:
-        since, now = self.session.authenticated_at, Sessions.of(self.application).clock()
-        self.write({"principal": self.session.principal, "fresh": since is not None and now - since < FRESH})
+        self.write({"principal": self.session.principal, "fresh": self.session.is_fresh()})
 
 
 class KeyValue(LabHandler):
@@ -143,9 +163,11 @@ class Login(LabHandler):
     """A new ID at sign-in; data of the anonymous visitor is kept."""
 
     def post(self) -> None:
-        user = self.field("user")
+        user, remember = self.field("user"), self.field("remember", default=False)
+        if not isinstance(remember, bool):
+            raise RefusedError(400, "the field 'remember' must be true or false")
         with refusing():
-            self.session.sign_in(user)
+            self.sign_in(user, remember=remember)
         self.write({"principal": self.session.principal})
 
 
@@ -153,8 +175,102 @@ class Logout(LabHandler):
     """Signing out ends the session: the old cookie is of no use to anyone."""
 
     def post(self) -> None:
-        self.session.sign_out()
+        self.sign_out()
         self.set_status(204)
+
+
+class LogoutOthers(LabHandler):
+    """All other devices are out at their next request, and no remember token brings them back."""
+
+    async def post(self) -> None:
+        self.who()
+        with refusing():
+            self.write({"ended": await self.sessions.revoke_others(self.session)})
+
+
+class LogoutEverywhere(LabHandler):
+    """So is this one."""
+
+    def post(self) -> None:
+        self.who()
+        with refusing():
+            self.sign_out(everywhere=True)
+        self.set_status(204)
+
+
+class Password(LabHandler):
+    """A changed password ends all other sessions and all remember tokens; this session gets a new ID."""
+
+    async def post(self) -> None:
+        with refusing():
+            self.write({"ended": await self.sessions.credentials_changed(self.who(), keep=self.session)})
+
+
+class DeviceList(LabHandler):
+    """Everybody sees their own devices, and nothing in the list opens a session."""
+
+    async def get(self) -> None:
+        with refusing():
+            devices = await self.sessions.of(self.who(), current=self.session)
+        self.write({"devices": [{"id": one.handle, **msgspec.to_builtins(one)} for one in devices]})
+
+
+class RevokeDevice(LabHandler):
+    """Ends one device; somebody else's are as unknown as those that never were."""
+
+    async def post(self) -> None:
+        principal = self.who()
+        with refusing():
+            found = await self.sessions.revoke(self.text_field("id"), principal=principal)
+        if not found:
+            raise RefusedError(404, "no such device")
+        self.set_status(204)
+
+
+class CsrfToken(LabHandler):
+    """A token that is good in this session only."""
+
+    def get(self) -> None:
+        self.write({"token": self.xsrf_token.decode("ascii")})
+
+
+class Transfer(LabHandler):
+    """What other sites would like to post, as a form or as JSON. EYEWALL_STRICT demands the token."""
+
+    def post(self) -> None:
+        if self.request.headers.get("Content-Type", "").startswith("application/json"):
+            amount = self.field("amount", None)
+        else:
+            amount = self.get_body_argument("amount", None)
+        self.write({"transferred": amount})
+
+
+class FreshOnly(LabHandler):
+    """For those who have proved lately who they are; a remember token proves nothing."""
+
+    @fresh(minutes=10)
+    def get(self) -> None:
+        self.write({"principal": self.session.principal})
+
+
+class Reauthenticate(LabHandler):
+    """Proving it again: a new ID, and fresh."""
+
+    def post(self) -> None:
+        self.sign_in(self.who())
+        self.write({"principal": self.session.principal})
+
+
+class Role(LabHandler):
+    """A change of privilege: the ID from before does not get it."""
+
+    def post(self) -> None:
+        self.who()
+        role = self.text_field("role")
+        with refusing():
+            self.session["role"] = role
+        self.session.regenerate()
+        self.write({"role": role})
 
 
 class FlashMessages(LabHandler):
@@ -238,6 +354,16 @@ def make_app(sessions: Sessions) -> Application:
         "/incr": Increment,
         "/login": Login,
         "/logout": Logout,
+        "/logout-others": LogoutOthers,
+        "/logout-everywhere": LogoutEverywhere,
+        "/password": Password,
+        "/devices": DeviceList,
+        "/devices/revoke": RevokeDevice,
+        "/csrf": CsrfToken,
+        "/transfer": Transfer,
+        "/fresh-only": FreshOnly,
+        "/reauthenticate": Reauthenticate,
+        "/role": Role,
         "/flash": FlashMessages,
         "/slow": Slow,
         "/boom": Boom,

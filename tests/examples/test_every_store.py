@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncIterator, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ SERVERS = ("postgres", "mariadb", "redis7", "valkey9", "cluster", "sentinel", "m
 STORES = ("file", "sqlite", *SERVERS)
 IN_COOKIE = "cookie"
 SOAK = "EYEWALL_TEST_SOAK" in os.environ
+TOKEN = "session-remember"
+NUMBERS = count(1)
 Labs = tuple[Program, Program]
 INCREMENTS = 10_000 if SOAK else 1_000
 PATIENCE = {"EYEWALL_STORE_TIMEOUT": "10"}  # these are no tests of deadlines, and the machine may be busy
@@ -113,6 +116,85 @@ async def test_signing_in_as_somebody_else_shows_nothing_of_the_first(visitor: V
     assert (await visitor.post(1, "/login", user="bob")).code == 200
     assert (await visitor.told(0, "/whoami"))["principal"] == "bob"
     assert await visitor.value("secret", lab=0) is None
+
+
+# Signing in: two browsers of one user, each of whose requests go to another process
+
+
+@pytest_asyncio.fixture
+async def two_browsers(labs: Labs) -> AsyncIterator[tuple[Visitor, Visitor]]:
+    """One user, remembered in two browsers, and with nothing else in the store."""
+    user = f"user {next(NUMBERS)}"
+    browsers = Visitor(labs), Visitor(labs)
+    for lab, browser in enumerate(browsers):
+        assert (await browser.post(lab, "/login", user=user, remember=True)).code == 200
+    yield browsers
+    for browser in browsers:
+        browser.close()
+
+
+async def principal_of(visitor: Visitor, lab: int) -> str | None:
+    """Who the visitor is signed in as."""
+    principal: str | None = (await visitor.told(lab, "/whoami"))["principal"]
+    return principal
+
+
+async def devices_of(visitor: Visitor, lab: int) -> list[dict[str, Any]]:
+    """The visitor's list of devices."""
+    found: list[dict[str, Any]] = (await visitor.told(lab, "/devices"))["devices"]
+    return found
+
+
+async def test_a_device_is_ended_from_another_one(two_browsers: tuple[Visitor, Visitor]) -> None:
+    """Harm: a lost phone stays signed in, or its remember token brings it back."""
+    here, there = two_browsers
+    (other,) = [device["id"] for device in await devices_of(here, 1) if not device["current"]]
+    assert (await here.post(0, "/devices/revoke", id=other)).code == 204
+    assert [await principal_of(there, lab) for lab in (1, 0, 1)] == [None] * 3
+    (left,) = await devices_of(here, 1)
+    assert left["current"]
+
+
+@pytest.mark.parametrize(("route", "keeps_token"), [("/logout-others", True), ("/password", False)])
+async def test_all_others_are_ended_and_none_comes_back(
+    two_browsers: tuple[Visitor, Visitor], route: str, *, keeps_token: bool
+) -> None:
+    """Harm: whoever has the old password, or its remember token, stays."""
+    here, there = two_browsers
+    before = dict(here.cookies)
+    assert json.loads((await here.post(0, route)).body) == {"ended": 1}
+    assert await principal_of(there, 1) is None
+    assert await principal_of(here, 1) is not None
+    thief = Visitor(here.labs)
+    thief.cookies = {TOKEN: before[TOKEN]}
+    assert (await principal_of(thief, 1) is not None) == keeps_token
+    thief.close()
+
+
+async def test_signing_out_everywhere_ends_all(two_browsers: tuple[Visitor, Visitor]) -> None:
+    """Harm: somebody believes to be signed out."""
+    here = two_browsers[0]
+    kept = dict(here.cookies)
+    assert (await here.post(0, "/logout-everywhere")).code == 204
+    assert here.cookies == {}
+    here.cookies = kept
+    assert [await principal_of(browser, 1) for browser in two_browsers] == [None, None]
+
+
+async def test_a_remember_token_restores_once_for_twenty_requests(
+    two_browsers: tuple[Visitor, Visitor],
+) -> None:
+    """Harm: the tabs of a browser that starts again look like a theft, or become twenty devices."""
+    here, _ = two_browsers
+    user = await principal_of(here, 0)
+    used = here.cookies.pop("session")
+    answers = await here.both("/whoami", "GET", 20)
+    assert [json.loads(answer.body) for answer in answers] == [{"principal": user, "fresh": False}] * 20
+    assert here.cookies["session"] != used
+    assert await principal_of(here, 1) == user
+    assert len(await devices_of(here, 1)) == 2
+    del here.cookies["session"]
+    assert await principal_of(here, 1) == user, "the token they were all given is good"
 
 
 def line(product_id: int, quantity: int) -> dict[str, int]:

@@ -7,6 +7,7 @@ import json
 import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ import pytest
 from tornado.httpclient import HTTPResponse
 
 from eyewall.testing.client import Browser
+from tests.examples.pair import SECRET
 from tests.examples.program import LAB, Program
+from tests.examples.test_site_api import end_session
 
 
 @pytest.fixture(scope="module")
@@ -163,6 +166,219 @@ async def test_clear_empties_the_session(visitor: Browser) -> None:
     assert (await read(visitor, "/whoami"))["principal"] is None
 
 
+# --- signing in ------------------------------------------------------------------------------------------
+
+
+async def signed_in(lab: Program, user: str, **fields: Any) -> Browser:
+    """A browser of ``user``; the caller closes it."""
+    browser = Browser(lab.url)
+    assert (await browser.post_json("/login", {"user": user, **fields})).code == 200
+    return browser
+
+
+async def devices(visitor: Browser) -> list[dict[str, Any]]:
+    """What the visitor's list of devices says."""
+    found: list[dict[str, Any]] = (await read(visitor, "/devices"))["devices"]
+    return found
+
+
+async def test_the_list_of_devices_tells_what_one_needs_to_choose(lab: Program) -> None:
+    """Harm: one cannot tell the stranger's device from one's own, or is shown a key to it."""
+    first, second = await signed_in(lab, "dora"), await signed_in(lab, "dora", remember=True)
+    with closing(first), closing(second):
+        found = await devices(first)
+        assert [one["current"] for one in found] == [False, True]
+        assert [one["remembered"] for one in found] == [True, False]
+        assert {one["address"] for one in found} == {"127.0.0.1"}
+        assert {one["method"] for one in found} == {"password"}
+        told = json.dumps(found)
+        assert not any(part in told for cookie in second.jar.cookies for part in cookie.value.split("."))
+
+
+async def test_a_revoked_device_is_out_and_stays_out(lab: Program) -> None:
+    """Harm: a lost phone goes on, or its remember token brings it back."""
+    first, second = await signed_in(lab, "rita"), await signed_in(lab, "rita", remember=True)
+    with closing(first), closing(second):
+        (other,) = [one["id"] for one in await devices(first) if not one["current"]]
+        assert (await first.post_json("/devices/revoke", {"id": other})).code == 204
+        assert (await first.post_json("/devices/revoke", {"id": other})).code == 404
+        for _ in range(2):
+            assert (await read(second, "/whoami"))["principal"] is None
+        assert (await read(first, "/whoami"))["principal"] == "rita"
+
+
+async def test_nobody_revokes_the_device_of_somebody_else(lab: Program) -> None:
+    """Harm: one user signs out another (ASVS 8.2.2)."""
+    ann, eve = await signed_in(lab, "anna"), await signed_in(lab, "eve")
+    with closing(ann), closing(eve):
+        (device,) = await devices(ann)
+        assert (await eve.post_json("/devices/revoke", {"id": device["id"]})).code == 404
+        assert (await read(ann, "/whoami"))["principal"] == "anna"
+
+
+@pytest.mark.parametrize("route", ["/logout-others", "/password"])
+async def test_all_other_devices_end_and_this_one_goes_on(lab: Program, route: str) -> None:
+    """Harm: a thief stays, or one signs out oneself."""
+    here, *others = [await signed_in(lab, f"owner of {route}", remember=True) for _ in range(3)]
+    assert json.loads((await here.post(route)).body) == {"ended": 2}
+    for other in others:
+        assert (await read(other, "/whoami"))["principal"] is None
+        other.close()
+    assert (await read(here, "/whoami"))["principal"] == f"owner of {route}"
+    assert len(await devices(here)) == 1
+    here.close()
+
+
+async def test_signing_out_everywhere_leaves_nobody(lab: Program) -> None:
+    """Harm: somebody believes to be signed out."""
+    here, there = [await signed_in(lab, "eva", remember=True) for _ in range(2)]
+    with closing(here), closing(there):
+        assert (await here.post("/logout-everywhere")).code == 204
+        assert here.jar.cookies == []
+        assert (await read(there, "/whoami"))["principal"] is None
+
+
+async def test_the_id_from_before_a_change_of_password_is_dead(lab: Program) -> None:
+    """Harm: a session that leaked before the change goes on after it (ASVS 7.4.3)."""
+    here, thief = await signed_in(lab, "olga"), Browser(lab.url)
+    with closing(here), closing(thief):
+        old = {"Cookie": "; ".join(f"{cookie.name}={cookie.value}" for cookie in here.jar.cookies)}
+        await here.post("/password")
+        assert json.loads((await thief.get("/whoami", headers=old)).body)["principal"] is None
+
+
+async def test_a_remember_token_brings_back_but_proves_nothing(lab: Program) -> None:
+    """Harm: one is asked every day, or never before something important."""
+    browser = await signed_in(lab, "remy", remember=True)
+    with closing(browser):
+        assert (await browser.get("/fresh-only")).code == 200
+        end_session(browser, lab.url)
+        assert await read(browser, "/whoami") == {"principal": "remy", "fresh": False}
+        assert (await browser.get("/fresh-only")).code == 401
+        assert json.loads((await browser.post("/reauthenticate")).body) == {"principal": "remy"}
+        assert await read(browser, "/fresh-only") == {"principal": "remy"}
+        (device,) = await devices(browser)
+        assert device["remembered"]
+
+
+async def test_without_being_remembered_nobody_is_brought_back(lab: Program) -> None:
+    """Harm: a browser in a library remembers who never asked for it."""
+    browser = await signed_in(lab, "lib", remember=False)
+    with closing(browser):
+        end_session(browser, lab.url)
+        assert (await read(browser, "/whoami"))["principal"] is None
+
+
+@pytest.mark.parametrize("route", ["/reauthenticate", "/role"])
+async def test_a_change_of_privilege_gives_a_new_id(lab: Program, route: str) -> None:
+    """Harm: whoever knew the ID before has the new rights too (ASVS 7.2.4)."""
+    browser, thief = await signed_in(lab, "rolf"), Browser(lab.url)
+    with closing(browser), closing(thief):
+        (cookie,) = browser.jar.cookies
+        assert (await browser.post_json(route, {"role": "admin"})).code == 200
+        old = {"Cookie": f"{cookie.name}={cookie.value}"}
+        assert json.loads((await thief.get("/whoami", headers=old)).body)["principal"] is None
+        assert (await read(browser, "/whoami"))["principal"] == "rolf"
+
+
+async def test_the_role_is_stored(lab: Program) -> None:
+    """Harm: the route that shows a change of privilege changes none."""
+    browser = await signed_in(lab, "rosa")
+    with closing(browser):
+        await browser.post_json("/role", {"role": "admin"})
+        assert await read(browser, "/kv?k=role") == {"value": "admin"}
+
+
+async def test_a_transfer_needs_no_token_unless_that_is_asked_for(visitor: Browser) -> None:
+    """Harm: the lenient default is not the one that is documented."""
+    assert json.loads((await visitor.post_form("/transfer", {"amount": "5"})).body) == {"transferred": "5"}
+    assert json.loads((await visitor.post_json("/transfer", {"amount": 5})).body) == {"transferred": 5}
+    assert (await visitor.post_json("/transfer", {}, from_origin="https://evil.example")).code == 403
+
+
+async def test_strictly_a_transfer_needs_the_token_of_its_own_session(tmp_path: Path) -> None:
+    """Harm: a token of any session opens every other one."""
+    with Program(*LAB, folder=tmp_path, EYEWALL_STRICT="true") as lab:
+        mine, hers = Browser(lab.url), Browser(lab.url)
+        with closing(mine), closing(hers):
+            tokens = [(await read(browser, "/csrf"))["token"] for browser in (mine, hers)]
+            assert [await transfer(mine, token) for token in tokens] == [[200, 200, 200], [403, 403, 403]]
+            assert await transfer(mine, "") == [403, 403, 403]
+            query = await mine.post_json(f"/transfer?_xsrf={tokens[0]}", {})
+            assert query.code == 403
+            token = {"X-XSRFToken": tokens[0]}
+            assert (await mine.post_json("/login", {"user": "ann"}, headers=token)).code == 200
+            assert await transfer(mine, tokens[0]) == [403, 403, 403], "it is of the time before signing in"
+            assert await transfer(mine, (await read(mine, "/csrf"))["token"]) == [200, 200, 200]
+
+
+async def transfer(browser: Browser, token: str) -> list[int]:
+    """Send the token in a form, and beside a form and JSON."""
+    answers = [
+        await browser.post_form("/transfer", {"amount": "5", "_xsrf": token}),
+        await browser.post_form("/transfer", {"amount": "5"}, headers={"X-XSRFToken": token}),
+        await browser.post_json("/transfer", {"amount": 5}, headers={"X-CSRFToken": token}),
+    ]
+    return [answer.code for answer in answers]
+
+
+NEEDS_SOMEBODY = [
+    ("GET", "/devices"),
+    ("GET", "/fresh-only"),
+    ("POST", "/logout-others"),
+    ("POST", "/logout-everywhere"),
+    ("POST", "/password"),
+    ("POST", "/devices/revoke"),
+    ("POST", "/reauthenticate"),
+    ("POST", "/role"),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), NEEDS_SOMEBODY)
+async def test_nobody_is_told_to_sign_in(visitor: Browser, method: str, path: str) -> None:
+    """Harm: strangers cause a 500, or something."""
+    answer = await visitor.request(method, path, None if method == "GET" else b'{"id": "x", "role": "x"}')
+    assert answer.code == 401
+    assert "error" in json.loads(answer.body)
+    assert "Set-Cookie" not in answer.headers
+
+
+POST_ONLY = [
+    "/login",
+    "/logout",
+    "/logout-others",
+    "/logout-everywhere",
+    "/password",
+    "/devices/revoke",
+    "/transfer",
+    "/reauthenticate",
+    "/role",
+]
+
+
+@pytest.mark.parametrize("path", POST_ONLY)
+async def test_a_link_changes_nothing(lab: Program, path: str) -> None:
+    """Harm: an image in a forum signs everybody out (ASVS 3.5.3)."""
+    browser = await signed_in(lab, "link")
+    with closing(browser):
+        assert (await browser.get(path)).code == 405
+        assert (await read(browser, "/whoami"))["principal"] == "link"
+
+
+async def test_sessions_in_their_own_cookies_say_what_they_cannot_do(tmp_path: Path) -> None:
+    """Harm: a 500 without a reason, or a promise nobody keeps."""
+    variables = {"EYEWALL_BACKEND": "cookie", "EYEWALL_COOKIE_SECRET": SECRET}
+    with Program(*LAB, folder=tmp_path, **variables) as lab, closing(Browser(lab.url)) as browser:
+        assert (await browser.post_json("/login", {"user": "ann", "remember": True})).code == 400
+        assert (await browser.post_json("/login", {"user": "ann"})).code == 200
+        assert (await browser.get("/devices")).code == 501
+        for path in ("/logout-others", "/password", "/devices/revoke"):
+            assert (await browser.post_json(path, {"id": "x"})).code == 501
+        assert (await read(browser, "/whoami")) == {"principal": "ann", "fresh": True}
+
+
+# --- bad input -------------------------------------------------------------------------------------------
+
 BAD = {
     "no JSON": ("POST", "/kv", b"{", 400),
     "a list": ("POST", "/kv", b"[1]", 400),
@@ -184,6 +400,7 @@ BAD = {
     "no name": ("POST", "/login", b'{"user": ""}', 400),
     "number as name": ("POST", "/login", b'{"user": 1}', 400),
     "half a surrogate as name": ("POST", "/login", b'{"user": "\\ud800"}', 400),
+    "remember a number": ("POST", "/login", b'{"user": "ann", "remember": 1}', 400),
     "no message": ("POST", "/flash", b'{"category": "info"}', 400),
     "list as category": ("POST", "/flash", b'{"message": "m", "category": []}', 400),
     "large message": ("POST", "/flash", b'{"message": "' + b"x" * 70_000 + b'"}', 413),

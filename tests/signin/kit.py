@@ -15,9 +15,9 @@ import pytest
 from tornado.httpclient import HTTPResponse
 from tornado.httpserver import HTTPServer
 from tornado.testing import bind_unused_port
-from tornado.web import Application, HTTPError, RequestHandler
+from tornado.web import Application
 
-from eyewall import SessionMixin, Sessions, Settings
+from eyewall import Sessions, Settings
 from eyewall.core.events import Event, EventKind
 from eyewall.core.opening import open_store
 from eyewall.core.record import Record
@@ -25,7 +25,7 @@ from eyewall.stores.file import FileStore
 from eyewall.stores.memory import MemoryStore
 from eyewall.testing.client import Browser
 from eyewall.testing.clock import ManualClock
-from eyewall.tornado.fresh import fresh
+from tests.signin.pages import ROUTES
 from tests.tornado.site import SECRET
 
 SERVERS: Final = ("postgres", "mariadb", "redis7", "valkey9", "cluster", "sentinel", "mongodb")
@@ -149,145 +149,6 @@ class Meddled:
         await self.inner.close()
 
 
-class Page(SessionMixin, RequestHandler):
-    """Base of the site's pages."""
-
-    async def load_user(self, principal: str) -> Any:
-        return None if principal in self.settings["disabled"] else principal
-
-    @property
-    def sessions(self) -> Sessions:
-        """The application's."""
-        return Sessions.serving(self.application)
-
-    def fail_if_asked(self) -> None:
-        """End in a 500, as a bug after the work would."""
-        if self.get_argument("fail", ""):
-            raise HTTPError(500)
-
-
-class Me(Page):
-    """Who is asking."""
-
-    def get(self) -> None:
-        self.write({"user": self.current_user, "fresh": self.session.is_fresh(), "data": self.session.all()})
-
-    def post(self) -> None:
-        self.session[self.get_argument("key")] = self.get_argument("value")
-
-
-class Public(Page):
-    """A page that uses no session."""
-
-    def get(self) -> None:
-        self.write("public")
-
-
-class SignIn(Page):
-    async def post(self) -> None:
-        name = self.get_argument("name")
-        self.sign_in(name, remember=bool(self.get_argument("remember", "")))
-        self.fail_if_asked()
-        self.write({"user": self.current_user})
-
-
-class SignOut(Page):
-    def get(self) -> None:
-        self.sign_out()
-
-    def post(self) -> None:
-        self.sign_out(everywhere=bool(self.get_argument("everywhere", "")))
-        self.fail_if_asked()
-        self.write({"user": self.current_user})
-
-
-class Change(Page):
-    """The verbs that change what a session is."""
-
-    def post(self, verb: str) -> None:
-        {"regenerate": self.session.regenerate, "clear": self.session.clear, "destroy": self.session.destroy}[
-            verb
-        ]()
-
-
-class Slow(Page):
-    """Loads the session, waits until the test says so, then changes it."""
-
-    async def post(self) -> None:
-        self.session.get("k")
-        self.settings["slow_is_here"].set()
-        await self.settings["slow_may_go"].wait()
-        self.session["late"] = "yes"
-
-
-class Flash(Page):
-    def get(self) -> None:
-        self.write(json.dumps([message.value for message in self.session.flash.messages()]))
-
-    def post(self) -> None:
-        self.session.flash("message", self.get_argument("text"))
-        self.redirect("/flash")
-
-
-class Devices(Page):
-    async def get(self) -> None:
-        session = self.session
-        found = await self.sessions.of(session.principal or "", current=session)
-        self.write(json.dumps([[one.handle, one.label, one.current, one.remembered] for one in found]))
-
-    async def post(self) -> None:
-        if not await self.sessions.revoke(
-            self.get_argument("handle"), principal=self.session.principal or ""
-        ):
-            raise HTTPError(404)
-
-
-class Others(Page):
-    async def post(self) -> None:
-        self.write(str(await self.sessions.revoke_others(self.session)))
-
-
-class Password(Page):
-    async def post(self) -> None:
-        changed = await self.sessions.credentials_changed(self.session.principal or "", keep=self.session)
-        self.write(str(changed))
-
-
-class Attempt(Page):
-    async def post(self) -> None:
-        account = self.get_argument("name")
-        await self.count_attempt(account)
-        if self.get_argument("password") != "right":
-            raise HTTPError(403)
-        await self.attempt_succeeded(account)
-
-
-class Important(Page):
-    @fresh(minutes=10)
-    def get(self) -> None:
-        self.write("done")
-
-    @fresh(minutes=10)
-    def post(self) -> None:
-        self.write("done")
-
-
-ROUTES: Final = [
-    ("/", Me),
-    ("/public", Public),
-    ("/in", SignIn),
-    ("/out", SignOut),
-    ("/change/(.*)", Change),
-    ("/slow", Slow),
-    ("/flash", Flash),
-    ("/devices", Devices),
-    ("/others", Others),
-    ("/password", Password),
-    ("/attempt", Attempt),
-    ("/important", Important),
-]
-
-
 class Process:
     """One process of the site: its sessions, its store's handle, its port, what it has told."""
 
@@ -318,9 +179,7 @@ class Deployment:
         self._open = open_one
         self._stack = stack
 
-    async def process(
-        self, routes: list[Any] | None = None, settings: Any = None, **options: Any
-    ) -> Process:
+    async def process(self, routes: list[Any] | None = None, settings: Any = None, **options: Any) -> Process:
         """Start one more process; ``options`` are settings of ours, ``settings`` the application's."""
         store = Meddled(self._open())
         values = {"store_timeout": PATIENCE, "backend": "memory", "cookie_secret": SECRET, **options}
@@ -332,16 +191,19 @@ class Deployment:
                 "disabled": set(),
                 "slow_is_here": asyncio.Event(),
                 "slow_may_go": asyncio.Event(),
-                "log_function": lambda _handler: None,
                 **(settings or {}),
             },
         )
         return await self._stack.enter_async_context(_serving(sessions, store, application))
 
+    def at_end(self, call: Callable[[], object]) -> None:
+        """Call this when the test is over."""
+        self._stack.callback(call)
+
     def browser(self, process: Process, like: Browser | None = None) -> Browser:
         """A new browser; with ``like``, one more tab of that one."""
         made = Browser(process.url, clock=self.clock, jar=None if like is None else like.jar)
-        self._stack.callback(made.close)
+        self.at_end(made.close)
         return made
 
     async def signed_in(self, process: Process, name: str, **more: str) -> Browser:

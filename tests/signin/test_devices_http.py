@@ -9,7 +9,6 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from tornado.web import RequestHandler
 
 from eyewall.core.events import EventKind
 from eyewall.core.ids import digest_of
@@ -18,16 +17,14 @@ from tests.signin.kit import (
     REMEMBER,
     SESSION,
     Deployment,
-    Page,
-    Process,
     cookies,
     copied,
     drop,
-    me,
     replayed,
     sign_in,
     user,
 )
+from tests.signin.pages import Page
 
 LIMIT, AT_ONCE = 5, 50
 
@@ -125,10 +122,9 @@ async def test_a_revocation_beside_restores_wins_on_every_store(site: Deployment
         handle = await handle_of_own(browser)
         drop(browser, SESSION)
         tabs = [site.browser((here, there)[n % 2], browser) for n in range(4)]
-        *_, answer = await asyncio.gather(
-            *(user(tab) for tab in tabs), owner.post_form("/devices", {"handle": handle})
-        )
-        assert answer.code == 200
+        restoring = asyncio.gather(*(user(tab) for tab in tabs))
+        assert (await owner.post_form("/devices", {"handle": handle})).code == 200
+        await restoring
         assert await user(browser) is None
         assert [one[2] for one in await listed(owner)] == [True]
 
@@ -155,7 +151,7 @@ async def test_a_new_password_ends_all_others_and_every_token(site: Deployment) 
 
 
 async def test_signing_out_everywhere_spares_nothing_of_ones_own(site: Deployment) -> None:
-    """ "Sign out everywhere" that leaves a tablet signed in is a lie; one that takes others along, too."""
+    """A tablet that stays signed in makes "everywhere" a lie; so does a stranger who is taken along."""
     here, there = await site.process(), await site.process()
     browsers = [await site.signed_in(p, site.ann, remember="1") for p in (here, there, here)]
     stranger = await site.signed_in(there, site.bob)
@@ -256,7 +252,7 @@ async def test_unknown_wrong_and_disabled_are_answered_alike(here: Deployment) -
     assert len(fields) == 1
 
 
-# Flash (U10)
+# Flash messages (U10)
 
 
 async def test_fifty_parallel_messages_are_each_shown_once(site: Deployment) -> None:
@@ -272,95 +268,3 @@ async def test_fifty_parallel_messages_are_each_shown_once(site: Deployment) -> 
     for _ in range(2):
         seen += json.loads((await browser.get("/flash")).body)
     assert sorted(seen, key=int) == [str(number) for number in range(AT_ONCE)]
-
-
-# current_user
-
-
-class Watching(Page):
-    """Notes in which order Tornado and we call what."""
-
-    async def load_user(self, principal: str) -> Any:
-        self.settings["order"].append("load_user")
-        if self.settings["broken"]:
-            raise RuntimeError("the table of users is gone")
-        return {"name": principal}
-
-    def prepare(self) -> None:
-        self.settings["order"].append(f"prepare {self.current_user}")
-
-    def get(self) -> None:
-        assert self.current_user == self.current_user
-        self.write(str(self.current_user))
-
-    def post(self) -> None:
-        who = [str(self.current_user)]
-        self.sign_in("carol", user={"name": "carol", "fresh": True})
-        who.append(str(self.current_user))
-        self.sign_out()
-        who.append(str(self.current_user))
-        self.sign_in("dora")
-        who.append(str(self.current_user))
-        self.write(json.dumps(who))
-
-
-async def _watching(here: Deployment) -> tuple[Process, list[str]]:
-    order: list[str] = []
-    settings = {"order": order, "broken": False}
-    return await here.process([("/watch", Watching)], settings), order
-
-
-async def test_the_user_is_loaded_once_and_before_prepare(here: Deployment) -> None:
-    """Loaded twice it doubles the load of the user table; loaded late, prepare() lets strangers pass."""
-    process, order = await _watching(here)
-    browser = await here.signed_in(process, here.ann)
-    assert (await browser.get("/watch")).body.decode() == str({"name": here.ann})
-    assert order == ["load_user", f"prepare {{'name': '{here.ann}'}}"]
-    order.clear()
-    assert (await here.browser(process).get("/watch")).body == b"None"
-    assert order == ["prepare None"], "nobody is signed in, so nobody is looked up"
-
-
-async def test_current_user_follows_within_the_request(here: Deployment) -> None:
-    """A page that greets the last user after a sign-out shows one person's data to the next."""
-    process, _ = await _watching(here)
-    browser = await here.signed_in(process, here.ann)
-    answer = await browser.post("/watch")
-    expected = [{"name": here.ann}, {"name": "carol", "fresh": True}, None, "dora"]
-    assert json.loads(answer.body) == [str(one) for one in expected]
-    assert await user(browser) == "dora"
-    assert (await me(browser))["data"] == {}
-
-
-async def test_a_user_that_cannot_be_loaded_is_one_500_and_no_hang(
-    here: Deployment, caplog: pytest.LogCaptureFixture
-) -> None:
-    """An error before prepare() is where Tornado answers nothing, and the browser waits for ever."""
-    process, order = await _watching(here)
-    browser = await here.signed_in(process, here.ann)
-    process.application.settings["broken"] = True
-    async with asyncio.timeout(2):
-        answer = await browser.get("/watch")
-    assert answer.code == 500
-    assert "Set-Cookie" not in answer.headers
-    assert order == ["load_user"], "neither prepare() nor the method ran"
-    assert sum(record.exc_info is not None for record in caplog.records) == 1
-    process.application.settings["broken"] = False
-    assert (await browser.get("/watch")).code == 200
-
-
-async def test_another_way_of_knowing_who_asks_still_works(here: Deployment) -> None:
-    """An API with bearer tokens beside sessions must not be locked out by the mixin."""
-
-    class ByToken(RequestHandler):
-        def get_current_user(self) -> Any:
-            return "machine" if self.request.headers.get("Authorization") else None
-
-    class Api(Page, ByToken):
-        def get(self) -> None:
-            self.write(str(self.current_user))
-
-    process = await here.process([("/api", Api)])
-    assert (await here.browser(process).get("/api", headers={"Authorization": "x"})).body == b"machine"
-    browser = await here.signed_in(process, here.ann)
-    assert (await browser.get("/api")).body.decode() == here.ann

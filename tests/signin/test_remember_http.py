@@ -1,4 +1,4 @@
-"""Coming back by a remember token over HTTP, on every server-side store; and what such a session may not do."""
+"""Coming back by a remember token over HTTP, on every server-side store; and what it does not allow."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import pytest
 import trustme
 from tornado.httpclient import HTTPRequest
 from tornado.httpserver import HTTPServer
-from tornado.httputil import HTTPHeaders
 from tornado.testing import bind_unused_port
 from tornado.websocket import WebSocketHandler, websocket_connect
 
@@ -104,7 +103,13 @@ async def test_a_forged_token_asks_no_store_and_raises_no_alarm(here: Deployment
     browser = await here.signed_in(process, here.ann, remember="1")
     process.store.calls.clear()
     genuine = cookies(browser)[REMEMBER]
-    for value in (genuine[:-1] + ("A" if genuine[-1] != "A" else "B"), "ewr1.x", "", "a" * 5_000, genuine[5:]):
+    for value in (
+        genuine[:-1] + ("A" if genuine[-1] != "A" else "B"),
+        "ewr1.x",
+        "",
+        "a" * 5_000,
+        genuine[5:],
+    ):
         assert await replayed(here.browser(process), f"{REMEMBER}={value}") is None
     assert process.store.calls == []
     assert process.count(EventKind.THEFT) == 0
@@ -174,8 +179,8 @@ async def test_a_web_socket_may_be_what_comes_back_first(here: Deployment) -> No
     url = f"ws{process.url.removeprefix('http')}/socket"
     socket = await websocket_connect(HTTPRequest(url, headers={"Cookie": copied(browser)}))
     assert await socket.read_message() == here.ann
-    headers: HTTPHeaders = socket.headers
-    browser.jar.receive(process.url, headers.get_list("Set-Cookie"), here.clock())
+    assert socket.headers is not None
+    browser.jar.receive(process.url, socket.headers.get_list("Set-Cookie"), here.clock())
     socket.close()
     await socket.read_message()
     assert cookies(browser)[REMEMBER] != before
@@ -188,7 +193,7 @@ async def test_a_web_socket_may_be_what_comes_back_first(here: Deployment) -> No
 
 
 async def test_over_tls_a_strict_jar_keeps_and_loses_the_token_as_told(here: Deployment) -> None:
-    """A token that scripts can read, that plain http carries, or that survives sign-out, is stolen or kept."""
+    """A token that scripts read, that plain http carries or that survives a sign-out gets stolen."""
     process = await here.process()
     authority, context = trustme.CA(), ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("127.0.0.1").configure_cert(context)
@@ -236,7 +241,7 @@ async def test_the_next_user_of_a_browser_is_not_brought_back_as_the_last(site: 
     assert await replayed(site.browser(process), token) is None
 
 
-# Fresh or not (U08)
+# Fresh or not: U08
 
 
 async def test_who_was_brought_back_must_prove_it_before_anything_important(site: Deployment) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
-from tornado.httpclient import HTTPClientError, HTTPRequest
+from tornado.httpclient import HTTPRequest
 from tornado.websocket import WebSocketHandler, websocket_connect
 
 from eyewall import SessionMixin
@@ -46,10 +45,10 @@ async def test_a_change_saved_before_the_handshake_is_there() -> None:
         assert await site.text("/read") == "saved"
 
 
-async def test_a_change_not_saved_before_the_handshake_is_an_error(caplog: pytest.LogCaptureFixture) -> None:
-    """The developer reads what to do; the client sees no open socket."""
+async def test_a_change_made_before_the_handshake_is_stored_before_the_101() -> None:
+    """The client believes what the open socket tells it; nothing can wait any more when it is open."""
     async with serving("mixin", [("/ws", Forgets), ("/read", Read)]) as site:
-        with pytest.raises(HTTPClientError, match="500"):
-            await websocket_connect(await connect(site, "/ws"))
-        assert "await self.session.save()" in caplog.text
-        assert await site.text("/read") == "None"
+        await site.sign_on(k="early")
+        socket = await websocket_connect(await connect(site, "/ws"))
+        assert await site.text("/read") == "forgotten"
+        socket.close()

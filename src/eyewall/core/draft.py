@@ -105,7 +105,7 @@ class Draft:
         self.companions: dict[str, str] = {}  # Set-Cookie lines of the cookies beside ours, by their names
         self.cookie = CookieAction.KEEP
         self.doomed: list[Doomed] = []
-        self.everywhere: str | None = None  # the principal whose every session and token is to end
+        self.everywhere: Identity | None = None  # whose every session and token is to end, and from where
         self.leaving: list[Identity] = []  # remembered devices that were signed out
         self.remembered = False  # whether the browser brought a remember token
         self.remember: bool | None = None  # True: give it a new one; False: end the one it brought
@@ -408,6 +408,12 @@ class Draft:
         self.settle(record, payload)
         self._values.clear()
         self._seen.clear()
+
+    def take_back_sign_in(self, changes: Changes, payload: Payload) -> None:
+        """As :meth:`give_back`, after a sign-in that was refused: without it, and all that came of it."""
+        self.renew = self.restart = False
+        self.remember = None
+        self.give_back(Changes() if changes.cleared else replace(changes, identity=None), payload)
 
     def give_back(self, changes: Changes, payload: Payload) -> None:
         """Undo :meth:`take_changes` after a failed save, so that it can be tried again."""

@@ -64,6 +64,16 @@ _LEVELS: Final = {
 _CHANGES_OF_STATE: Final = frozenset({EventKind.STORE_DOWN, EventKind.STORE_BACK})
 
 
+def _on_one_line(text: str) -> str:
+    """Return ``text`` without what could begin a line, move a cursor or turn the reading direction.
+
+    Some of it is what a server or a stranger said (ASVS 16.4.1).
+    """
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """One event.
@@ -106,7 +116,7 @@ class EventStream:
     ) -> None:
         """Report that ``kind`` happened now."""
         session = shortened(digest) if digest is not None else None
-        event = Event(kind, self._clock(), session, detail, principal)
+        event = Event(kind, self._clock(), session, _on_one_line(detail), principal)
         self._log(event)
         for callback in self._callbacks:
             try:

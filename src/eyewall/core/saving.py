@@ -22,7 +22,7 @@ from eyewall.core.sweeping import Sweeper
 from eyewall.core.timeouts import Timeouts
 from eyewall.core.watch import SessionWatch
 from eyewall.core.writer import Issued, Limits, SessionMovedError, Writer
-from eyewall.errors import DamagedRecordError, SessionEndedError, StoreUnavailable
+from eyewall.errors import DamagedRecordError, SessionEndedError, StoreUnavailable, TooManySessionsError
 from eyewall.settings import Settings
 
 _PATIENCE: Final = 2
@@ -112,6 +112,9 @@ class Saving:
                     await self._carry_out(draft, draft.payload, changes.warranted_by(status))
             except SessionEndedError:
                 raise
+            except TooManySessionsError:  # refused for good: what else was changed can still be stored
+                draft.take_back_sign_in(changes, before)
+                raise
             except BaseException:  # also when cancelled: what was not acknowledged can be saved again
                 if draft.life is life:
                     draft.give_back(changes, before)
@@ -188,6 +191,8 @@ class Saving:
         # What is open looks, and finds that it goes on under a new ID.
         self.watch.tell_ended(record.digest, "ended")
         self._adopt(draft, life, moved)
+        if record.principal is not None and moved.record.principal is None:  # by clear()
+            self.events.emit(EventKind.SIGNED_OUT, digest=record.digest, principal=record.principal)
         self.events.emit(EventKind.REGENERATED, digest=moved.record.digest)
 
     def _refuse_if_moved(self, draft: Draft, changes: Changes) -> None:

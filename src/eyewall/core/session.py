@@ -67,7 +67,7 @@ class Session(MutableMapping[str, Any]):
         "draft",
         "failure",
         "headers_sent",
-        "retry_after",
+        "refusal_headers",
         "stays_open",
         "store_failed",
         "used",
@@ -86,7 +86,7 @@ class Session(MutableMapping[str, Any]):
         self.headers_sent = False
         self.stays_open = False
         self.store_failed = False
-        self.retry_after: int | None = None  # seconds, for an answer that refuses
+        self.refusal_headers: dict[str, str] = {}  # for an answer of 400 or more
         self.waited = 0.0  # seconds spent on loading
         self.failure: Exception | None = None
 
@@ -237,10 +237,17 @@ class Session(MutableMapping[str, Any]):
 
         Args:
             everywhere: end every session of who is signed in, on all devices, and forget all of them.
+
+        Raises:
+            SessionError: ``everywhere`` with sessions in their own cookies.
         """
         self._use(changing=True)
-        if everywhere:
-            self.draft.everywhere = self.draft.principal or self.draft.everywhere
+        if everywhere and self.draft.in_cookie:
+            raise SessionError(
+                "everywhere=True needs sessions in a store; nobody has a list of those in cookies"
+            )
+        if everywhere and self.draft.principal is not None:
+            self.draft.everywhere = self.draft.identity
         self.destroy()
 
     # -- the life of the session --------------------------------------------------------------------------

@@ -12,7 +12,6 @@ from eyewall.core.changes import Identity
 from eyewall.core.manager import Manager
 from eyewall.core.session import Session
 from eyewall.core.store import Clock, Store, utc_now
-from eyewall.crypto.keyring import KeyRing
 from eyewall.errors import ConfigurationError, SessionError
 from eyewall.settings import Settings
 from eyewall.signin.admission import Admission
@@ -20,8 +19,8 @@ from eyewall.signin.attempts import Attempts
 from eyewall.signin.devices import Devices, SignedInDevice
 from eyewall.signin.remember import token_in
 
-_PATIENCE_WITH_MANY: Final = 5
-"""Ending many sessions may take this many times the patience that a request has."""
+_PATIENCE: Final = 2
+"""Looking through and ending what a principal has may take this many times what a single call may."""
 
 
 class RevokingManager(Manager):
@@ -34,9 +33,6 @@ class RevokingManager(Manager):
         cut_off: as for :class:`~eyewall.core.manager.Manager`.
     """
 
-    attempts: Attempts
-    """Counts attempts to sign in; see :class:`~eyewall.signin.attempts.Attempts`."""
-
     def __init__(
         self,
         settings: Settings,
@@ -44,17 +40,17 @@ class RevokingManager(Manager):
         clock: Clock = utc_now,
         cut_off: Callable[[str], datetime | None] | None = None,
     ) -> None:
-        super().__init__(settings, store, clock, cut_off)
         self._devices: Devices | None = None
+        self._attempts: Attempts | None = None
         self._admission: Admission | None = None
+        super().__init__(settings, store, clock, cut_off)
 
-    def use_keyring(self, keyring: KeyRing) -> None:
-        """Sign cookies with the newest key of ``keyring`` from now on, and accept all of its keys."""
-        super().use_keyring(keyring)
-        if self._in_cookie:
+    def _use_store(self, store: Store) -> None:
+        super()._use_store(store)
+        clock, settings = self.clock, self.settings
+        if settings.backend == "cookie":
             return
-        store, clock, settings = self.store, self.clock, self.settings
-        self.attempts = Attempts(store, clock)
+        self._attempts = Attempts(store, clock)
         self._devices = Devices(store, end=self._end_from_outside, token_in=token_in, events=self.events)
         if settings.max_sessions is not None:
             self._admission = Admission(
@@ -82,6 +78,36 @@ class RevokingManager(Manager):
             )
         return self._devices
 
+    @property
+    def attempts(self) -> Attempts:
+        """Counts attempts to sign in.
+
+        Raises:
+            ConfigurationError: the sessions are in their own cookies, so there is nowhere to count.
+        """
+        if self._attempts is None:
+            raise ConfigurationError("attempts to sign in are counted in a store, and there is none; use one")
+        return self._attempts
+
+    async def count_attempt(self, account: str, address: str | None) -> None:
+        """Count one attempt to sign in; see :meth:`~eyewall.signin.attempts.Attempts.hit`.
+
+        Raises:
+            TooManyAttemptsError: refuse it, without looking at the password.
+            StoreUnavailable: the store does not answer in time.
+        """
+        async with self._within(_PATIENCE):
+            await self.attempts.hit(account, address)
+
+    async def attempt_succeeded(self, account: str, address: str | None) -> None:
+        """Take the attempts back; see :meth:`~eyewall.signin.attempts.Attempts.succeeded`.
+
+        Raises:
+            StoreUnavailable: the store does not answer in time.
+        """
+        async with self._within(_PATIENCE):
+            await self.attempts.succeeded(account, address)
+
     async def of(self, principal: str, *, current: Session | None = None) -> list[SignedInDevice]:
         """Return the devices ``principal`` is signed in on, the one seen last first.
 
@@ -93,7 +119,7 @@ class RevokingManager(Manager):
             StoreUnavailable: the store does not answer.
             ConfigurationError: the sessions are in their own cookies.
         """
-        async with self._working_on_many():
+        async with self._within(_PATIENCE):
             return await self.devices.of(principal, current=_device_of(current))
 
     async def revoke(self, handle: str, *, principal: str) -> bool:
@@ -109,7 +135,7 @@ class RevokingManager(Manager):
         Raises:
             StoreUnavailable: whether it ended is unknown.
         """
-        async with self._working_on_many():
+        async with self._within(_PATIENCE):
             return await self.devices.revoke(principal, handle)
 
     async def revoke_others(self, session: Session) -> int:
@@ -122,8 +148,8 @@ class RevokingManager(Manager):
         principal = session.principal
         if principal is None:
             raise SessionError("nobody is signed in to this session, so it has no other devices to end")
-        async with self._working_on_many():
-            return await self.devices.revoke_all(principal, keep=_device_of(session))
+        async with self._within(_PATIENCE):
+            return await self.devices.revoke_all(principal, keep=_known_device_of(session))
 
     async def revoke_all(self, principal: str) -> int:
         """End all sessions and remember tokens of ``principal``; return how many devices they were.
@@ -133,7 +159,7 @@ class RevokingManager(Manager):
         Raises:
             StoreUnavailable: whether all of them ended is unknown; it can be called again.
         """
-        async with self._working_on_many():
+        async with self._within(_PATIENCE):
             return await self.devices.revoke_all(principal)
 
     async def credentials_changed(self, principal: str, *, keep: Session | None = None) -> int:
@@ -152,11 +178,12 @@ class RevokingManager(Manager):
         """
         if keep is not None and keep.principal != principal:
             raise SessionError("the session to keep is not one of this principal")
+        kept = None if keep is None else _known_device_of(keep)
         if keep is not None:
             keep.regenerate()
             keep.draft.remember = False if keep.draft.remembered else None
-        async with self._working_on_many():
-            return await self.devices.revoke_all(principal, keep=_device_of(keep), tokens_of_kept=True)
+        async with self._within(_PATIENCE):
+            return await self.devices.revoke_all(principal, keep=kept, tokens_of_kept=True)
 
     def sockets(self, principal: str) -> list[object]:
         """Return the handlers of all that ``principal`` has open in this process: WebSockets and streams."""
@@ -177,20 +204,28 @@ class RevokingManager(Manager):
             StoreUnavailable: whether anybody got it is unknown.
             ValueError: it is too long.
         """
-        async with self._working_on_many():
+        async with self._within(_PATIENCE):
             await self.watch.send(Message(principal, content))
 
     async def _end_from_outside(self, digest: bytes) -> None:
         await self._writer.end(digest)
         self.watch.tell_ended(digest, "ended from another device")
 
-    def _working_on_many(self) -> AbstractAsyncContextManager[None]:
-        return self._health.watching(_PATIENCE_WITH_MANY * self._timeout)
+    def _within(self, times: int) -> AbstractAsyncContextManager[None]:
+        """Bound the wait for the store: so many times what a single call may take."""
+        return self._health.watching(times * self._timeout)
 
     def _admitted(self, who: Identity | None, own: bytes | None) -> AbstractAsyncContextManager[None]:
         if self._admission is None or who is None or who.principal is None:
             return nullcontext()
         return self._admission.of(who.principal, own=own, device_id=who.device_id)
+
+
+def _known_device_of(session: Session) -> bytes:
+    device_id = session.draft.identity.device_id
+    if device_id is None:
+        raise SessionError("this session is of an older version and has no device to keep; sign in again")
+    return device_id
 
 
 def _device_of(session: Session | None) -> bytes | None:

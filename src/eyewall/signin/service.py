@@ -84,6 +84,10 @@ class SignInManager(RevokingManager):
                 async with self._health.watching(self._timeout):
                     await self._bring_back(session)
             except Exception as error:  # noqa: BLE001 - no error of a store may leave a request unanswered
+                # The session without the token's successor would sign its owner out when it ends. So the
+                # browser keeps what it has, and the next request finds the same session by it.
+                draft.forget()
+                draft.cookie = CookieAction.KEEP
                 session.failure = error if isinstance(error, StoreUnavailable) else as_store_failure(error)
                 session.store_failed = True
 
@@ -94,8 +98,7 @@ class SignInManager(RevokingManager):
         if tokens is None or presented is None:
             return  # not ours, or signed by a key this process has not got yet: no reason to delete it
         found = await tokens.redeem(cookie.name, presented)
-        session.used = True  # whatever follows, the browser must be told
-        draft.companions[cookie.name] = cookie.delete()
+        line: str | None = cookie.delete()
         if isinstance(found, Replayed):
             self.events.emit(EventKind.THEFT, principal=found.principal)
             await self.devices.revoke(found.principal, handle_of(found.device_id))
@@ -104,9 +107,13 @@ class SignInManager(RevokingManager):
             if not await tokens.is_live(presented):
                 await self._end_started(draft)  # revoked while this was going on: the revocation wins
             elif draft.moved_from is None:
-                draft.companions[cookie.name] = self._kept(cookie, found.value, found.ends_at)
-            else:  # the browser has a newer cookie by now, of a parallel request
-                del draft.companions[cookie.name]
+                line = self._kept(cookie, found.value, found.ends_at)
+            else:
+                line = None  # the browser has a newer cookie by now, of a parallel request
+        # Only now: if anything above failed, the browser keeps what it has and tries again.
+        session.used = True
+        if line is not None:
+            draft.companions[cookie.name] = line
 
     async def _start_again(self, draft: Draft, found: Redeemed) -> None:
         """Start the session that ``found`` allows, or join the one a parallel request has started from it."""
@@ -154,6 +161,9 @@ class SignInManager(RevokingManager):
     async def _carry_out(self, draft: Draft, before: Payload, changes: Changes) -> None:
         if draft.remember is False:
             await self._end_token(draft)
+        if draft.everywhere is not None:
+            # The others first: should this fail half-way, its own session is there to try again from.
+            await self._end_all(draft.everywhere, keep=draft.everywhere.device_id)
         own = None if draft.record is None else draft.record.digest
         async with self._admitted(changes.identity, own):
             await super()._carry_out(draft, before, changes)
@@ -172,8 +182,12 @@ class SignInManager(RevokingManager):
                 await self.devices.revoke(who.principal, handle_of(who.device_id))
             draft.leaving.pop(0)
         if draft.everywhere is not None:
-            await self.devices.revoke_all(draft.everywhere)
+            await self._end_all(draft.everywhere, keep=None)
             draft.everywhere = None
+
+    async def _end_all(self, who: Identity, *, keep: bytes | None) -> None:
+        if who.principal is not None:
+            await self.devices.revoke_all(who.principal, keep=keep)
 
     async def _end_token(self, draft: Draft) -> None:
         cookie = self._token_cookies[draft.https]

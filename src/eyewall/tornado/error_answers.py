@@ -9,6 +9,7 @@ from tornado.log import app_log
 from tornado.web import HTTPError, RequestHandler
 
 from eyewall.core.events import EventKind
+from eyewall.core.session import Session
 from eyewall.errors import (
     EyewallError,
     SessionEndedError,
@@ -50,7 +51,11 @@ class ErrorAnswers(_Handler):
     def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
         """Send the error page, with the status and the ``Retry-After`` that one of our errors calls for."""
         error = kwargs.get("exc_info", (None, None))[1]
-        _note_when_to_retry(self, error)
+        session = session_on(self.request)
+        if session is not None:
+            _note_when_to_retry(session, error)
+            if session.failure is not None:
+                self.current_user = None  # an error page asks for it, and nobody knows
         super().send_error(status_of(error) or status_code, **kwargs)
 
     def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
@@ -72,11 +77,8 @@ def status_of(error: object) -> int | None:
     return next((status for kind, status in STATUS_OF.items() if isinstance(error, kind)), None)
 
 
-def _note_when_to_retry(handler: RequestHandler, error: object) -> None:
-    session = session_on(handler.request)
-    if session is None:
-        return
+def _note_when_to_retry(session: Session, error: object) -> None:
     if isinstance(error, TooManyAttemptsError):
-        session.retry_after = math.ceil(error.retry_after.total_seconds())
+        session.refusal_headers["Retry-After"] = str(math.ceil(error.retry_after.total_seconds()))
     elif isinstance(error, StoreUnavailable | TooBusyError):
-        session.retry_after = _SOON
+        session.refusal_headers["Retry-After"] = str(_SOON)

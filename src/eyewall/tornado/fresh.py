@@ -43,7 +43,8 @@ def fresh(*, minutes: float = 10) -> Callable[[_Method[_H, _P]], _Method[_H, _P]
     def decorate(method: _Method[_H, _P]) -> _Method[_H, _P]:
         @functools.wraps(method)
         def checked(self: _H, /, *args: _P.args, **kwargs: _P.kwargs) -> Awaitable[None] | None:
-            if session_of(self).is_fresh(within):
+            # An account that load_user() no longer knows is nobody, however fresh the session.
+            if session_of(self).is_fresh(within) and self.current_user:
                 return method(self, *args, **kwargs)
             _send_to_prove(self)
             return None

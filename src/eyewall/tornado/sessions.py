@@ -142,9 +142,9 @@ class Sessions(SignInManager):
             raise _as_response(error, session) from error
 
     @asynccontextmanager
-    async def _working_on_many(self) -> AsyncIterator[None]:
+    async def _within(self, times: int) -> AsyncIterator[None]:
         try:
-            async with super()._working_on_many():
+            async with super()._within(times):
                 yield
         except StoreUnavailable as error:
             raise SessionUnavailableResponse(str(error)) from error

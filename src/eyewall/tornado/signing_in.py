@@ -87,7 +87,7 @@ class SignInMixin(_Handler):
             StoreUnavailable: the session could not be loaded (answered as 503).
         """
         if self.request.method in SAFE_METHODS:
-            self.set_header("Allow", "POST")
+            _session(self).refusal_headers["Allow"] = "POST"
             raise HTTPError(405, "sign out by POST; a GET must change nothing")
         _session(self).sign_out(everywhere=everywhere)
         self.current_user = None
@@ -105,7 +105,7 @@ class SignInMixin(_Handler):
                 out with it; see :class:`~eyewall.signin.attempts.Attempts`.
             StoreUnavailable: answered as 503.
         """
-        await Sessions.serving(self.application).attempts.hit(account, self.request.remote_ip)
+        await Sessions.serving(self.application).count_attempt(account, self.request.remote_ip)
 
     async def attempt_succeeded(self, account: str) -> None:
         """Take the attempts on ``account`` back: the password was right.
@@ -113,7 +113,7 @@ class SignInMixin(_Handler):
         Raises:
             StoreUnavailable: answered as 503.
         """
-        await Sessions.serving(self.application).attempts.succeeded(account, self.request.remote_ip)
+        await Sessions.serving(self.application).attempt_succeeded(account, self.request.remote_ip)
 
     def next_url(self, default: str = "/") -> str:
         """Return where to go after signing in: the argument ``next`` if it is a path of this host.

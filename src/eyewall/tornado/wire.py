@@ -47,8 +47,6 @@ _REPLACEMENT_HEADERS: Final = {
 RETRY_AFTER: Final = "2"
 """Seconds after which a browser may try again when the store did not answer."""
 
-_COME_BACK_LATER: Final = frozenset({429, 503})
-
 _Call = tuple[Callable[[], Any], "Future[None]"]
 _OWN: Final = frozenset({"_held", "_answer", "_status", "_refusal", "_socket", "_stream"})
 
@@ -254,7 +252,8 @@ class CommitBarrier(HTTPConnection):
 
     def _replace_answer(self, status: int, reason: str) -> None:
         # The access log has the handler's status already, so this event is the only trace of the real one.
-        self._manager.events.emit(EventKind.NOT_SAVED, detail=f"{status}: {reason}")
+        kind = EventKind.SESSIONS_LIMITED if status == 403 else EventKind.NOT_SAVED
+        self._manager.events.emit(kind, detail=f"{status}: {reason}")
         held, self._held = self._held or [], None
         for _, future in held:
             future.set_result(None)
@@ -310,16 +309,17 @@ class CommitBarrier(HTTPConnection):
             if lines:
                 _set_our_cookies(headers, lines)
             make_private(headers, no_store=bool(lines) or session.draft.principal is not None)
-        if start_line.code in _COME_BACK_LATER:
-            self._say_when_to_retry(headers)
+        if start_line.code >= 400:
+            self._add_refusal_headers(start_line.code, headers)
         return self._inner.write_headers(start_line, headers, chunk)
 
-    def _say_when_to_retry(self, headers: HTTPHeaders) -> None:
+    def _add_refusal_headers(self, status: int, headers: HTTPHeaders) -> None:
+        """Add them here, because Tornado's ``send_error()`` drops what was set before."""
         session = self._session
-        if session.retry_after is not None:
-            headers["Retry-After"] = str(session.retry_after)
-        elif session.used and session.store_failed:
+        if status == 503 and session.used and session.store_failed:
             headers["Retry-After"] = RETRY_AFTER
+        for name, value in session.refusal_headers.items():
+            headers[name] = value
 
 
 def _set_our_cookies(headers: HTTPHeaders, lines: list[str]) -> None:

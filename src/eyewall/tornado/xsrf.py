@@ -111,6 +111,7 @@ def token_problem(handler: RequestHandler) -> str | None:
         StoreUnavailable: the session could not be loaded, so nobody knows whose it is.
     """
     sessions, session = Sessions.serving(handler.application), _session_of(handler)
+    _ = session.principal  # raises here if nobody knows, before there is a token that a traceback could show
     token = _token_sent(handler)
     if token and sessions.csrf_tokens.accepts(session, token):
         return None
