@@ -15,12 +15,14 @@ import math
 import secrets
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import urlencode
 
 import msgspec
+from tornado.iostream import StreamClosedError
 from tornado.web import Application, HTTPError, RequestHandler
+from tornado.websocket import WebSocketHandler
 
 from eyewall import (
     ConfigurationError,
@@ -28,11 +30,15 @@ from eyewall import (
     SessionMixin,
     Sessions,
     SessionTooLargeError,
+    StoreUnavailable,
 )
 from eyewall.cli.serving import serve
 from eyewall.tornado.fresh import fresh
+from eyewall.tornado.websocket import SessionWebSocketMixin
 
 LONGEST_WAIT = 30_000  # milliseconds
+LONGEST_MESSAGE = 64 * 1024  # bytes
+KEEP_ALIVE = 3.0  # seconds between two signs of life of a stream
 
 
 class Public(SessionMixin, RequestHandler):
@@ -345,6 +351,46 @@ class Clear(LabHandler):
         self.set_status(204)
 
 
+class Socket(SessionWebSocketMixin, WebSocketHandler):
+    """A socket is closed when its session ends. It echoes, and ``set k v`` is stored before it is told."""
+
+    def prepare(self) -> None:
+        self.principal = self.session.principal  # here, a store that is down is a 503
+
+    def open(self) -> None:
+        self.write_message({"principal": self.principal})
+
+    async def on_message(self, message: str | bytes) -> None:
+        if isinstance(message, str) and message.startswith("set "):
+            self.write_message(await self.stored(*message.split(" ", 2)[1:]))
+        else:
+            self.write_message(message, binary=isinstance(message, bytes))
+
+    async def stored(self, key: str, value: str = "") -> dict[str, str]:
+        """Store a value; return what to tell."""
+        try:
+            self.session[key] = value
+            await self.session.save()
+        except (SessionError, StoreUnavailable) as error:
+            return {"error": str(error)}
+        return {"set": key}
+
+
+class Events(LabHandler):
+    """A stream ends with its session too. Whether the client is still there, only writing tells."""
+
+    async def get(self) -> None:
+        self.set_header("Content-Type", "text/event-stream; charset=UTF-8")
+        self.write(f"event: principal\ndata: {json.dumps(self.session.principal)}\n\n")
+        with suppress(StreamClosedError):
+            await self.flush()
+            while not self.session_ended.done():
+                await asyncio.wait({self.session_ended}, timeout=KEEP_ALIVE)
+                self.write(": still here\n\n")
+                await self.flush()
+            self.write(f"event: end\ndata: {self.session_ended.result()}\n\n")
+
+
 def make_app(sessions: Sessions) -> Application:
     """Return the lab."""
     routes = {
@@ -371,8 +417,10 @@ def make_app(sessions: Sessions) -> Application:
         "/redirect": Redirect,
         "/regenerate": Regenerate,
         "/clear": Clear,
+        "/ws": Socket,
+        "/events": Events,
     }
-    return Application(list(routes.items()), sessions=sessions)
+    return Application(list(routes.items()), sessions=sessions, websocket_max_message_size=LONGEST_MESSAGE)
 
 
 def main() -> None:

@@ -48,11 +48,14 @@ class IdCookie:
         Two valid ones mean that one was planted, and there is no telling which (RFC 6265bis 4.2.2: the
         order of duplicates means nothing). Neither is used then.
         """
-        values = set(cookie_values(lines, self.name))
+        values = cookie_values(lines, self.name)
         if not values:
             return None
         draft.brought_cookie = True
-        found = {i for value in values if (i := self._signer.read(self.name, value)) is not None}
+        if len(values) == 1:
+            draft.session_id = self._signer.read(self.name, values[0])
+            return EventKind.FORGED_ID if draft.session_id is None else None
+        found = {i for value in set(values) if (i := self._signer.read(self.name, value)) is not None}
         if len(found) == 1:
             draft.session_id = found.pop()
             return None

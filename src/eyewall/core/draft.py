@@ -52,34 +52,26 @@ class Draft:
         https: whether the browser's connection is encrypted.
     """
 
-    __slots__ = (
-        "_seen",
-        "_size",
-        "_values",
-        "brought_cookie",
-        "changes",
-        "companions",
-        "cookie",
-        "cookie_lines",
-        "doomed",
-        "everywhere",
-        "https",
-        "in_cookie",
-        "leaving",
-        "life",
-        "max_size",
-        "moved_from",
-        "names_sent",
-        "now_messages",
-        "payload",
-        "record",
-        "remember",
-        "remembered",
-        "renew",
-        "restart",
-        "session_id",
-        "whence",
-    )
+    # What most requests never touch is not made for them: these stand for "nothing yet".
+    record: Record | None = None
+    payload: Payload = empty_payload()
+    changes: Changes | None = None
+    session_id: str | None = None
+    brought_cookie = False
+    moved_from: bytes | None = None
+    life: object = "the first"  # another one after destroy(): saves under way must not bring this one back
+    names_sent: Sequence[str] = ()
+    whence: Callable[[], Device] | None = None  # tells where the request comes from
+    cookie = CookieAction.KEEP
+    doomed: tuple[Doomed, ...] = ()
+    everywhere: Identity | None = None  # whose every session and token is to end, and from where
+    leaving: tuple[Identity, ...] = ()  # remembered devices that were signed out
+    remembered = False  # whether the browser brought a remember token
+    remember: bool | None = None  # True: give it a new one; False: end the one it brought
+    renew = False
+    restart = False
+    now_messages: Sequence[FlashEntry] = ()
+    _size = 0
 
     def __init__(
         self,
@@ -90,31 +82,12 @@ class Draft:
         https: bool = False,
     ) -> None:
         self.max_size = max_size
-        self.record: Record | None = None
-        self.payload: Payload = empty_payload()
-        self.changes: Changes | None = None
-        self.session_id: str | None = None
-        self.brought_cookie = False
-        self.moved_from: bytes | None = None
         self.in_cookie = in_cookie
-        self.life = object()  # another one after destroy(): saves under way must not bring this one back
-        self.names_sent: list[str] = []
-        self.whence: Callable[[], Device] | None = None  # tells where the request comes from
         self.cookie_lines = cookie_lines
         self.https = https
         self.companions: dict[str, str] = {}  # Set-Cookie lines of the cookies beside ours, by their names
-        self.cookie = CookieAction.KEEP
-        self.doomed: list[Doomed] = []
-        self.everywhere: Identity | None = None  # whose every session and token is to end, and from where
-        self.leaving: list[Identity] = []  # remembered devices that were signed out
-        self.remembered = False  # whether the browser brought a remember token
-        self.remember: bool | None = None  # True: give it a new one; False: end the one it brought
-        self.renew = False
-        self.restart = False
-        self.now_messages: list[FlashEntry] = []
         self._values: dict[str, Any] = {}
         self._seen: dict[str, bytes] = {}
-        self._size = 0
 
     # -- reading ------------------------------------------------------------------------------------------
 
@@ -207,21 +180,21 @@ class Draft:
         self._end_remember_token()
         self._values.clear()
         self._seen.clear()
-        self.now_messages.clear()
+        self.now_messages = ()
         self._size = 0
 
     def destroy(self) -> None:
         """Note that the record must go; what is set afterwards starts a new session."""
         if self.record is not None:
-            self.doomed.append(Doomed(self.record.digest, self.record.principal))
+            self.doomed += (Doomed(self.record.digest, self.record.principal),)
             if self.remembered:
-                self.leaving.append(identity_of(self.payload))
+                self.leaving += (identity_of(self.payload),)
         elif self.moved_from is not None:
-            self.doomed.append(Doomed(self.moved_from, None))
+            self.doomed += (Doomed(self.moved_from, None),)
         self._end_remember_token()
         if self.brought_cookie or self.record is not None:
             self.cookie = CookieAction.DELETE
-        self.now_messages.clear()
+        self.now_messages = ()
         self.forget()
 
     def identify(self, identity: Identity, *, remember: bool = False) -> None:
@@ -255,9 +228,9 @@ class Draft:
         """The messages that wait, oldest first: this request's own and those just for now included."""
         changes = self.changes
         if changes is None:
-            return self.payload.flash + self.now_messages
+            return [*self.payload.flash, *self.now_messages]
         stored = [] if changes.cleared else [e for e in self.payload.flash if e.id not in changes.taken]
-        return stored + changes.flashed + self.now_messages
+        return [*stored, *changes.flashed, *self.now_messages]
 
     def take_flash(self, entries: list[FlashEntry]) -> None:
         """Mark messages as read. Those never stored simply vanish."""

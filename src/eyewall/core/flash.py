@@ -101,7 +101,7 @@ class Flash:
     def now(self, key: str, value: Any, *, category: str = "info") -> None:
         """Show a message on the page being rendered by this very request; it is never stored."""
         self._use(changing=False)
-        self._draft.now_messages.append(_entry(key, value, category))
+        self._draft.now_messages = [*self._draft.now_messages, _entry(key, value, category)]
 
     def _waiting(self, key: str | None) -> list[FlashEntry]:
         return [entry for entry in self._draft.unread_flash() if key is None or entry.key == key]

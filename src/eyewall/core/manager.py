@@ -81,14 +81,16 @@ class Manager(Saving):
 
     # -- opening ------------------------------------------------------------------------------------------
 
-    def open(self, cookie_lines: Sequence[str], *, https: bool, consuming: bool = True) -> Session:
+    def open(
+        self, cookie_lines: Sequence[str], *, https: bool, consuming: bool | Callable[[], bool] = True
+    ) -> Session:
         """Return the session of a request, not loaded yet.
 
         Args:
             cookie_lines: the request's ``Cookie`` header lines.
             https: whether the browser's connection is encrypted.
             consuming: whether this request shows a page to the user, so that flash messages it reads are
-                used up (not for HEAD and prefetches).
+                used up (not for HEAD and prefetches); or what tells, asked when one is read.
         """
         draft = Draft(
             self.settings.max_size, in_cookie=self._in_cookie, cookie_lines=cookie_lines, https=https

@@ -58,8 +58,13 @@ class Saving:
             store, self._writer, self.clock, spawn=self.spawn, patience=_PATIENCE * self._timeout
         )
 
-    def needs_commit(self, session: Session, *, status: int = 200) -> bool:
+    def needs_commit(self, session: Session, *, status: int = 200, touching: bool = True) -> bool:
         """Whether :meth:`commit` would have anything to write.
+
+        Args:
+            session: as the request leaves it.
+            status: of the answer.
+            touching: whether a touch that is due counts.
 
         Raises:
             UnstorableValueError: something that cannot be stored was put inside a stored list or dict.
@@ -71,7 +76,8 @@ class Saving:
             draft.notice_nested_changes()
         if draft.has_work() or session.is_being_saved():
             return True
-        return draft.record is not None and self._timeouts.touch_is_due(draft.record, self.clock())
+        record = draft.record
+        return touching and record is not None and self._timeouts.touch_is_due(record, self.clock())
 
     async def commit(self, session: Session, *, status: int = 200) -> None:
         """Store what the request changed, as far as an answer of ``status`` warrants it.
@@ -146,7 +152,7 @@ class Saving:
         while draft.doomed:
             digest, principal = draft.doomed[0]
             await self._writer.end(digest)
-            draft.doomed.pop(0)
+            draft.doomed = draft.doomed[1:]
             self.watch.tell_ended(digest, "signed out")
             kind = EventKind.DESTROYED if principal is None else EventKind.SIGNED_OUT
             self.events.emit(kind, digest=digest, principal=principal)
@@ -212,7 +218,7 @@ class Saving:
     def _adopt(self, draft: Draft, life: object, issued: Issued) -> None:
         """Go on under the new ID; unless the session was destroyed while it was being written."""
         if draft.life is not life:
-            draft.doomed.append(Doomed(issued.record.digest, issued.record.principal))
+            draft.doomed += (Doomed(issued.record.digest, issued.record.principal),)
             return
         draft.session_id = issued.session_id
         draft.cookie = CookieAction.SET

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Any, Final, Protocol
 
 from eyewall.core.changes import Identity
@@ -58,37 +59,22 @@ class Session(MutableMapping[str, Any]):
     :class:`~eyewall.errors.SessionClosedError`.
     """
 
-    __slots__ = (
-        "_consuming",
-        "_flash",
-        "_keeper",
-        "_lock",
-        "closed",
-        "draft",
-        "failure",
-        "headers_sent",
-        "refusal_headers",
-        "stays_open",
-        "store_failed",
-        "used",
-        "waited",
-    )
+    used = False
+    closed = False
+    headers_sent = False
+    stays_open = False
+    store_failed = False
+    refusal_headers: Mapping[str, str] = MappingProxyType({})  # for an answer of 400 or more
+    waited = 0.0  # seconds spent on loading
+    failure: Exception | None = None
+    _flash: Flash | None = None
+    _lock: asyncio.Lock | None = None
 
-    def __init__(self, keeper: Keeper, draft: Draft, *, consuming: bool = True) -> None:
+    def __init__(self, keeper: Keeper, draft: Draft, *, consuming: bool | Callable[[], bool] = True) -> None:
         """Made by the manager, never by applications."""
         self._keeper = keeper
         self._consuming = consuming
-        self._flash: Flash | None = None
-        self._lock: asyncio.Lock | None = None
         self.draft = draft
-        self.used = False
-        self.closed = False
-        self.headers_sent = False
-        self.stays_open = False
-        self.store_failed = False
-        self.refusal_headers: dict[str, str] = {}  # for an answer of 400 or more
-        self.waited = 0.0  # seconds spent on loading
-        self.failure: Exception | None = None
 
     # -- the mapping --------------------------------------------------------------------------------------
 
@@ -178,7 +164,8 @@ class Session(MutableMapping[str, Any]):
     def flash(self) -> Flash:
         """Messages that are read once: ``flash(key, value)`` writes, ``flash(key)`` reads."""
         if self._flash is None:
-            self._flash = Flash(self.draft, self._use_flash, self._take_flash, consuming=self._consuming)
+            consuming = self._consuming if isinstance(self._consuming, bool) else self._consuming()
+            self._flash = Flash(self.draft, self._use_flash, self._take_flash, consuming=consuming)
         return self._flash
 
     # -- who is signed in ---------------------------------------------------------------------------------

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
+from eyewall.core.deadlines import Deadlines
 from eyewall.core.events import EventKind, EventStream, logger
 from eyewall.errors import DamagedRecordError, SessionError, StoreUnavailable
 
@@ -20,24 +19,18 @@ class StoreHealth:
     def __init__(self, events: EventStream) -> None:
         self._events = events
         self._is_up = True
+        self.deadlines = Deadlines()
 
-    @asynccontextmanager
-    async def watching(self, patience: float) -> AsyncIterator[None]:
-        """Give the calls inside ``patience`` seconds; whatever fails in the store is StoreUnavailable.
+    def watching(self, patience: float) -> _Watching:
+        """Give the calls inside ``async with`` this ``patience`` (seconds); what fails is StoreUnavailable.
 
         A driver may time out, or cancel its own call; neither may end the request without an answer. Only
         a cancellation of the request's own task goes on as one.
         """
-        scope = asyncio.timeout(patience)
-        try:
-            async with scope:
-                yield
-        except (StoreUnavailable, TimeoutError, OSError, asyncio.CancelledError) as error:
-            if isinstance(error, asyncio.CancelledError) and _own_task_is_cancelled():
-                raise
-            unavailable = _as_unavailable(error, f"{patience:.3g} s" if scope.expired() else "")
-            self.failed(unavailable)
-            raise unavailable from None
+        return _Watching(self, patience)
+
+    def answered(self) -> None:
+        """Note that the store answers."""
         if not self._is_up:
             self._is_up = True
             self._events.emit(EventKind.STORE_BACK)
@@ -47,6 +40,35 @@ class StoreHealth:
         if self._is_up:
             self._is_up = False
             self._events.emit(EventKind.STORE_DOWN, detail=str(error))
+
+
+class _Watching:
+    """The wait for one store call; a class, because a generator with a context manager inside costs more."""
+
+    __slots__ = ("_health", "_limit", "_patience")
+
+    def __init__(self, health: StoreHealth, patience: float) -> None:
+        self._health = health
+        self._patience = patience
+
+    async def __aenter__(self) -> None:
+        self._limit = self._health.deadlines.begin(self._patience)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: object
+    ) -> None:
+        expired = self._health.deadlines.end(self._limit, error)
+        if error is None and not expired:
+            self._health.answered()
+        elif isinstance(error, StoreUnavailable | TimeoutError | OSError | asyncio.CancelledError):
+            self._fail(error, expired=expired)
+
+    def _fail(self, error: BaseException, *, expired: bool) -> None:
+        if isinstance(error, asyncio.CancelledError) and _own_task_is_cancelled():
+            return  # goes on
+        unavailable = _as_unavailable(error, f"{self._patience:.3g} s" if expired else "")
+        self._health.failed(unavailable)
+        raise unavailable from None
 
 
 def as_store_failure(error: Exception) -> StoreUnavailable:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -22,15 +22,15 @@ class Timeouts:
 
     idle: timedelta
     absolute: timedelta
+    touch_interval: timedelta = field(init=False)
+    """How stale ``seen_at`` may be: a tenth of the idle timeout, five minutes at most.
 
-    @property
-    def touch_interval(self) -> timedelta:
-        """How stale ``seen_at`` may be: a tenth of the idle timeout, five minutes at most.
+    Touching at every request would make every read a write; this bounds both the writes and the error of the
+    idle timeout.
+    """
 
-        Touching at every request would make every read a write; this bounds both the writes and the
-        error of the idle timeout.
-        """
-        return min(self.idle / 10, _LONGEST_TOUCH_INTERVAL)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "touch_interval", min(self.idle / 10, _LONGEST_TOUCH_INTERVAL))
 
     def expiry(self, created_at: datetime, now: datetime) -> datetime:
         """Return when a session that began at ``created_at`` and is used ``now`` ends."""

@@ -67,7 +67,9 @@ class SignInManager(RevokingManager):
 
     # -- coming back by a remember token ------------------------------------------------------------------
 
-    def open(self, cookie_lines: Sequence[str], *, https: bool, consuming: bool = True) -> Session:
+    def open(
+        self, cookie_lines: Sequence[str], *, https: bool, consuming: bool | Callable[[], bool] = True
+    ) -> Session:
         """Return the session of a request, not loaded yet; notes whether a remember token came along."""
         session = super().open(cookie_lines, https=https, consuming=consuming)
         if cookie_lines and self._tokens is not None:
@@ -180,7 +182,7 @@ class SignInManager(RevokingManager):
             who = draft.leaving[0]
             if who.principal is not None and who.device_id is not None:
                 await self.devices.revoke(who.principal, handle_of(who.device_id))
-            draft.leaving.pop(0)
+            draft.leaving = draft.leaving[1:]
         if draft.everywhere is not None:
             await self._end_all(draft.everywhere, keep=None)
             draft.everywhere = None

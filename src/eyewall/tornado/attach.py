@@ -26,7 +26,9 @@ def attach(manager: Manager, request: HTTPServerRequest) -> Session:
     if connection is None:
         raise SessionError("a request without a connection cannot be answered, and so has no session")
     https = request.protocol == "https"
-    session = manager.open(request.headers.get_list("Cookie"), https=https, consuming=_shows_a_page(request))
+    session = manager.open(
+        request.headers.get_list("Cookie"), https=https, consuming=partial(_shows_a_page, request)
+    )
     session.draft.whence = partial(_device_of, request)
     request.connection = CommitBarrier(connection, session, manager, https=https)
     request.session = session  # type: ignore[attr-defined]  # the chapter's name for it; requests are open

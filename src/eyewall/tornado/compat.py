@@ -17,7 +17,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any, Final, Protocol
 
@@ -143,7 +143,9 @@ class AuthSessions(Sessions):
         super().use_keyring(keyring)
         self._successors = Signer(keyring, "session taken over from tornado-auth-sessions")
 
-    def open(self, cookie_lines: Sequence[str], *, https: bool, consuming: bool = True) -> Session:
+    def open(
+        self, cookie_lines: Sequence[str], *, https: bool, consuming: bool | Callable[[], bool] = True
+    ) -> Session:
         """Return the session; where there is no cookie of ours, the one an old cookie leads to."""
         session = super().open(cookie_lines, https=https, consuming=consuming)
         if session.draft.session_id is None:

@@ -79,6 +79,6 @@ def status_of(error: object) -> int | None:
 
 def _note_when_to_retry(session: Session, error: object) -> None:
     if isinstance(error, TooManyAttemptsError):
-        session.refusal_headers["Retry-After"] = str(math.ceil(error.retry_after.total_seconds()))
+        session.refusal_headers = {"Retry-After": str(math.ceil(error.retry_after.total_seconds()))}
     elif isinstance(error, StoreUnavailable | TooBusyError):
-        session.refusal_headers["Retry-After"] = str(_SOON)
+        session.refusal_headers = {"Retry-After": str(_SOON)}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, ClassVar
 from weakref import WeakMethod
 
 from tornado.web import HTTPError, RequestHandler
+from tornado.websocket import WebSocketHandler
 
 from eyewall.core.session import Session
 from eyewall.errors import SessionError
@@ -24,7 +25,7 @@ from eyewall.tornado.cookies import CookieMixin
 from eyewall.tornado.cors import answer_preflight, begin_cors
 from eyewall.tornado.error_answers import ErrorAnswers
 from eyewall.tornado.sessions import Sessions
-from eyewall.tornado.signing_in import SignInMixin, load_current_user
+from eyewall.tornado.signing_in import SignInMixin, has_own_loader, load_current_user
 from eyewall.tornado.wire import CommitBarrier
 from eyewall.tornado.xsrf import XsrfMixin, demand_token
 
@@ -85,16 +86,18 @@ class SessionMixin(SignInMixin, XsrfMixin, ErrorAnswers, CookieMixin):
             )
         return session
 
-    async def _execute(self, transforms: list[Any], *args: bytes, **kwargs: bytes) -> None:
-        if type(self).uses_session:
-            try:
-                await _begin(self)
-            except Exception as error:  # noqa: BLE001 - Tornado answers none from here, and the client hangs
-                _instead_of_prepare(self, error)
+    def _execute(self, transforms: list[Any], *args: bytes, **kwargs: bytes) -> Coroutine[Any, Any, None]:
+        execute = super()._execute(transforms, *args, **kwargs)
+        if not type(self).uses_session:
+            return execute
         try:
-            await super()._execute(transforms, *args, **kwargs)
-        finally:
-            self.__dict__.pop("prepare", None)  # ours, if we put it there
+            beginning = _begin(self)
+        except Exception as error:  # noqa: BLE001 - Tornado answers none from here, and the client hangs
+            _instead_of_prepare(self, error)
+            beginning = None
+        if beginning is None and "prepare" not in self.__dict__:
+            return execute  # nothing to await, and nothing of ours to take away
+        return _execute_after(self, beginning, execute)
 
 
 def session_of(handler: RequestHandler) -> Session:
@@ -112,26 +115,69 @@ def session_of(handler: RequestHandler) -> Session:
     return session
 
 
-async def _begin(handler: SessionMixin) -> None:
-    """Load the session. What goes wrong is answered by the handler itself, as its own error page."""
-    sessions = Sessions.serving(handler.application)
-    if session_on(handler.request) is None:
-        if begin_cors(sessions.cors, handler.request):
+async def _execute_after(
+    handler: SessionMixin, beginning: Coroutine[Any, Any, None] | None, execute: Coroutine[Any, Any, None]
+) -> None:
+    """Await the session, then let Tornado go on. What goes wrong is the handler's own error page."""
+    try:
+        if beginning is not None:
+            await beginning
+    except Exception as error:  # noqa: BLE001 - as in _execute
+        _instead_of_prepare(handler, error)
+    except BaseException:
+        execute.close()  # never begun, and not to be: the task was cancelled
+        raise
+    try:
+        await execute
+    finally:
+        handler.__dict__.pop("prepare", None)  # ours, if we put it there
+
+
+def _begin(handler: SessionMixin) -> Coroutine[Any, Any, None] | None:
+    """Give the request its session; return what has to be awaited before the handler starts, if anything."""
+    sessions, request = Sessions.serving(handler.application), handler.request
+    session = session_on(request)
+    loading = False
+    if session is None:
+        if begin_cors(sessions.cors, request):
             handler.__dict__["prepare"] = partial(answer_preflight, handler)
-            return
-        session = attach(sessions, handler.request)
-        if not is_settled(handler.request, session):
-            await settle(sessions, handler.request, session)
+            return None
+        session = attach(sessions, request)
+        loading = not is_settled(request, session)
         _guard_streamed_body(handler)
-        if isinstance(handler.request.connection, CommitBarrier):
-            handler.request.connection.hold_socket(handler)
+        if isinstance(handler, WebSocketHandler) and isinstance(request.connection, CommitBarrier):
+            request.connection.hold_socket(handler)
+    if loading or has_own_loader(handler):
+        return _load_then_check(handler, sessions, session, loading=loading)
+    _check(handler, sessions)
+    return None
+
+
+async def _load_then_check(
+    handler: SessionMixin, sessions: Sessions, session: Session, *, loading: bool
+) -> None:
+    if loading:
+        await settle(sessions, handler.request, session)
+    if has_own_loader(handler) and not _is_refused(handler, sessions):
+        await load_current_user(handler, session)
+    _check(handler, sessions)
+
+
+def _is_refused(handler: SessionMixin, sessions: Sessions) -> bool:
+    """Whether another site sent this: then nobody's user is loaded for it."""
+    protected = type(handler).cross_origin_protection
+    return protected and cross_origin_problem(sessions, handler.request, _trust_of(handler)) is not None
+
+
+def _check(handler: SessionMixin, sessions: Sessions) -> None:
+    """Put in place of ``prepare()`` what must come before it."""
+    request = handler.request
     if type(handler).cross_origin_protection:
-        problem = cross_origin_problem(sessions, handler.request, _trust_of(handler))
+        problem = cross_origin_problem(sessions, request, _trust_of(handler))
         if problem is not None:
             _instead_of_prepare(handler, HTTPError(403, "%s", problem))
             return
-    await load_current_user(handler, handler.session)
-    if type(handler).needs_principal and is_handshake(handler.request):
+    if type(handler).needs_principal and is_handshake(request):
         _refuse_strangers(handler)
     demand_token(handler, sessions)
 

@@ -87,7 +87,7 @@ class SignInMixin(_Handler):
             StoreUnavailable: the session could not be loaded (answered as 503).
         """
         if self.request.method in SAFE_METHODS:
-            _session(self).refusal_headers["Allow"] = "POST"
+            _session(self).refusal_headers = {"Allow": "POST"}
             raise HTTPError(405, "sign out by POST; a GET must change nothing")
         _session(self).sign_out(everywhere=everywhere)
         self.current_user = None
@@ -130,11 +130,14 @@ def _session(handler: RequestHandler) -> Session:
     return session
 
 
+def has_own_loader(handler: SignInMixin) -> bool:
+    """Whether the handler says more about its users than their principal."""
+    return type(handler).load_user is not SignInMixin.load_user
+
+
 async def load_current_user(handler: SignInMixin, session: Session) -> None:
-    """Set ``current_user`` by the handler's own ``load_user``, if it has one and somebody is signed in."""
-    if type(handler).load_user is SignInMixin.load_user or session.failure is not None:
-        return
-    principal = session.draft.principal
+    """Set ``current_user`` by the handler's own ``load_user``, if somebody is signed in."""
+    principal = None if session.failure is not None else session.draft.principal
     if principal is not None:
         session.used = True  # what this page shows depends on who asks
         handler.current_user = await handler.load_user(principal)

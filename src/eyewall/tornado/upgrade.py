@@ -93,7 +93,9 @@ class UpgradingSessions(Sessions):
         self._values = TornadoValues(application, self.clock, max_age=self._old.max_age)
         super().bind(application)
 
-    def open(self, cookie_lines: Sequence[str], *, https: bool, consuming: bool = True) -> Session:
+    def open(
+        self, cookie_lines: Sequence[str], *, https: bool, consuming: bool | Callable[[], bool] = True
+    ) -> Session:
         """Return the session, signed in by the old cookie if there is nothing to load first."""
         session = super().open(cookie_lines, https=https, consuming=consuming)
         principal = self._principal_in(cookie_lines)
@@ -143,7 +145,9 @@ class _Upgradable(Session):
 
     __slots__ = ("_old_principal", "ended")
 
-    def __init__(self, keeper: Keeper, draft: Draft, principal: str, *, consuming: bool) -> None:
+    def __init__(
+        self, keeper: Keeper, draft: Draft, principal: str, *, consuming: bool | Callable[[], bool]
+    ) -> None:
         super().__init__(keeper, draft, consuming=consuming)
         self._old_principal = principal
         self.ended = False

@@ -73,26 +73,16 @@ class CommitBarrier(HTTPConnection):
     _session: Session
     _manager: Manager
     _https: bool
-    _held: list[_Call] | None
-    _answer: _Answer
-    _status: int
-    _refusal: SessionError | None
-    _socket: SocketHold | None
-    _stream: StreamHold | None
+    _held: list[_Call] | None = None
+    _answer = _Answer.NOT_SENT
+    _status = 200
+    _refusal: SessionError | None = None
+    _socket: SocketHold | None = None
+    _stream: StreamHold | None = None
 
     def __init__(self, inner: HTTPConnection, session: Session, manager: Manager, *, https: bool) -> None:
-        self.__dict__.update(
-            _inner=inner,
-            _session=session,
-            _manager=manager,
-            _https=https,
-            _held=None,
-            _answer=_Answer.NOT_SENT,
-            _status=200,
-            _refusal=None,
-            _socket=None,
-            _stream=None,
-        )
+        own = self.__dict__  # not by attribute: those we do not know are set on the real connection
+        own["_inner"], own["_session"], own["_manager"], own["_https"] = inner, session, manager, https
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
@@ -139,10 +129,10 @@ class CommitBarrier(HTTPConnection):
         """Send the head of the answer, once the session is stored."""
         if not isinstance(start_line, ResponseStartLine):
             raise TypeError("a server sends response start lines only")
-        self._status = start_line.code
-        if self._status == http.HTTPStatus.SWITCHING_PROTOCOLS:
+        self.__dict__["_status"] = start_line.code
+        if start_line.code == http.HTTPStatus.SWITCHING_PROTOCOLS:
             self._refuse_unsaved("a WebSocket handshake")
-        if not self._must_hold():
+        if not self._must_hold(touching=True):
             return self._send_head(start_line, headers, chunk)
         waiting = headers.copy()  # the handler may go on changing its own
         return self._hold(lambda: self._send_head(start_line, waiting, chunk))
@@ -185,13 +175,13 @@ class CommitBarrier(HTTPConnection):
 
     # -- holding ------------------------------------------------------------------------------------------
 
-    def _must_hold(self) -> bool:
+    def _must_hold(self, *, touching: bool = False) -> bool:
         if self._held is not None or self._answer is _Answer.GIVEN_UP:
             return True
-        if self._status < 200:
+        if self._status < 200 or not self._session.used:
             return False
         try:
-            return self._manager.needs_commit(self._session, status=self._status)
+            return self._manager.needs_commit(self._session, status=self._status, touching=touching)
         except SessionError as error:
             self._refusal = error
             return True
@@ -301,7 +291,7 @@ class CommitBarrier(HTTPConnection):
     def _send_head(
         self, start_line: ResponseStartLine, headers: HTTPHeaders, chunk: bytes | None
     ) -> Future[None]:
-        self._answer = _Answer.HEAD_SENT
+        self.__dict__["_answer"] = _Answer.HEAD_SENT
         session = self._session
         session.headers_sent = True
         if session.used:
@@ -337,6 +327,10 @@ def make_private(headers: HTTPHeaders, *, no_store: bool) -> None:
     Any use of the session counts, also one that found it empty. Directives of the application stay,
     except those that would make the answer public.
     """
+    if "Vary" not in headers and "Cache-Control" not in headers:  # nearly always, so let it cost little
+        headers["Vary"] = "Cookie"
+        headers["Cache-Control"] = "private, no-store" if no_store else "private, no-cache"
+        return
     vary = headers.get("Vary", "")
     if vary != "*" and "cookie" not in [field.strip().lower() for field in vary.split(",")]:
         headers["Vary"] = f"{vary}, Cookie" if vary else "Cookie"
