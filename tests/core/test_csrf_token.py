@@ -23,7 +23,7 @@ from eyewall.testing.clock import ManualClock
 from tests.core.world import SECRET, World
 
 OTHER_SECRET = "pL5-x9Qe2Wc7Uz0mHt4Ry8Bn1Vk6Jd3FgAsZoXi"
-PRE_SESSION = "__Host-presession"
+PRE_SESSION = "__Host-session-pre"
 
 
 class Visitor:
@@ -308,14 +308,14 @@ async def test_a_stranger_who_opens_the_sign_in_page_writes_nothing(csrf: Csrf) 
     assert list(visitor.cookies) == [PRE_SESSION]
 
 
-HOST_ONLY = "__Host-presession=V; Path=/; Secure; HttpOnly; SameSite"
+HOST_ONLY = "__Host-session-pre=V; Path=/; Secure; HttpOnly; SameSite"
 
 
 @pytest.mark.parametrize(
     ("https", "options", "expected"),
     [
         (True, {}, f"{HOST_ONLY}=Lax"),
-        (False, {}, "presession=V; Path=/; HttpOnly; SameSite=Lax"),
+        (False, {}, "session-pre=V; Path=/; HttpOnly; SameSite=Lax"),
         (True, {"domain": "a.example", "samesite": "Strict"}, f"{HOST_ONLY}=Lax"),
         (True, {"samesite": "None", "secure": True}, f"{HOST_ONLY}=None"),
     ],
@@ -467,7 +467,7 @@ async def test_a_pre_session_moved_to_the_other_name_is_nothing(csrf: Csrf) -> N
     """What was planted over plain http is moved to the name that only HTTPS can set."""
     plain, visitor = Visitor(csrf.manager, https=False), csrf.visitor()
     token = await plain.page()
-    visitor.cookies[PRE_SESSION] = plain.cookies["presession"]
+    visitor.cookies[PRE_SESSION] = plain.cookies["session-pre"]
     assert not await visitor.sends(token)
 
 

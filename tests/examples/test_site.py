@@ -198,7 +198,7 @@ def test_after_signing_out_the_back_button_shows_nothing_private(
     page.go_back()
     assert is_asked_to_sign_in(page)
     assert name not in page.content()
-    assert cookies_of(page) <= {"presession"}
+    assert cookies_of(page) <= {"session-pre"}
 
 
 def test_signing_out_everywhere_does(profile: Profile) -> None:

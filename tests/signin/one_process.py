@@ -34,7 +34,13 @@ class OneProcess:
         self.background = Background()
         timeouts = Timeouts(LIFE, LIFE * 24)
         self.writer = Writer(store, timeouts, clock, Limits(65536, 10.0), self.background.spawn)
-        self.devices = Devices(store, end=self.writer.end, token_in=token_in, events=self.events)
+        self.devices = Devices(
+            store,
+            end=self.writer.end_record,
+            live=self.writer.live_digest,
+            token_in=token_in,
+            events=self.events,
+        )
         self.tokens = SideRecords(store, clock, "remember token", RememberToken)
 
     def admission(self, most: int, when_full: WhenFull = "end-oldest", patience: float = 30.0) -> Admission:

@@ -133,7 +133,7 @@ async def test_markers_and_other_side_records_are_no_devices(process: OneProcess
     await counters.update("alice", lambda _: Kept(1, clock() + timedelta(hours=1), principal="alice"))
     await process.store.create(new_record(clock, principal="alice", successor=secrets.token_bytes(32)))
     assert await process.devices.of("alice") == []
-    assert await process.devices.revoke_all("alice") == 0
+    assert await process.devices.revoke_all("alice", keep=secrets.token_bytes(32)) == 0
     assert await counters.load("alice") == 1
 
 
@@ -217,13 +217,13 @@ class RegeneratingBeside(MemoryStore):
 
     process: OneProcess | None = None
 
-    async def delete(self, digest: bytes) -> bool:
+    async def replace(self, record: Record, *, version: int) -> bool:
         process, self.process = self.process, None
         if process is not None:
-            record = await self.load(digest)
-            assert record is not None
-            await process.regenerate(record)
-        return await super().delete(digest)
+            before = await self.load(record.digest)
+            assert before is not None
+            await process.regenerate(before)
+        return await super().replace(record, version=version)
 
 
 async def test_a_session_that_gets_a_new_id_meanwhile_ends_too(clock: ManualClock) -> None:
@@ -298,7 +298,7 @@ async def test_the_device_that_is_kept_stays_and_its_token_as_asked(
     mine = secrets.token_bytes(16)
     session, token = await process.sign_in("alice", device_id=mine), await process.remember("alice", mine)
     await process.sign_in("alice")
-    ended = await process.devices.revoke_all("alice", keep=mine, tokens_of_kept=tokens_of_kept)
+    ended = await process.devices.revoke_all("alice", keep=session.digest, tokens_of_kept=tokens_of_kept)
     assert ended == 1
     assert await process.store.load(session.digest) == session
     assert await process.store.load(token.digest) == (None if tokens_of_kept else token)
@@ -312,7 +312,14 @@ async def test_a_store_that_cannot_find_principals_says_what_to_do() -> None:
 
     clock = ManualClock()
     process = OneProcess(MemoryStore(clock=clock), clock)
-    devices = Devices(Bare(), end=process.writer.end, token_in=token_in, events=process.events)  # type: ignore[arg-type]
+    writer = process.writer
+    devices = Devices(
+        Bare(),  # type: ignore[arg-type]  # that is the point
+        end=writer.end_record,
+        live=writer.live_digest,
+        token_in=token_in,
+        events=process.events,
+    )
     for asked in (devices.of("alice"), devices.revoke("alice", "x"), devices.revoke_all("alice")):
         with pytest.raises(ConfigurationError, match="PrincipalIndex"):
             await asked

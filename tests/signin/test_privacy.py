@@ -24,7 +24,7 @@ from tests.signin.pages import Page
 from tests.tornado.site import SECRET
 
 PASSWORD = "canary-pässword-four-quiet-boats"
-PRE_SESSION = "presession"
+PRE_SESSION = "session-pre"
 WHOLE_LINE = 15
 """Shorter pieces of a cookie are its format and the key's public name."""
 

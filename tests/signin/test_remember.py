@@ -59,7 +59,11 @@ class Remembering:
     async def bring(self, value: str, tokens: RememberTokens | None = None) -> Redeemed | Replayed | None:
         """One request with this cookie and no session."""
         tokens = tokens or self.tokens
-        return await tokens.redeem(COOKIE, self.presented(value, tokens))
+        presented = self.presented(value, tokens)
+        found = await tokens.redeem(COOKIE, presented)
+        if isinstance(found, Replayed):  # as the manager does, once the device's sessions have ended
+            await tokens.end(presented)
+        return found
 
     async def used(self, value: str, tokens: RememberTokens | None = None) -> Redeemed:
         """One request that is brought back."""

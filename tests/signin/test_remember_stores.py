@@ -89,7 +89,10 @@ async def bring(tokens: RememberTokens, value: str) -> Redeemed | Replayed | Non
     """One request with this cookie and no session."""
     presented = tokens.read(COOKIE, [value])
     assert presented is not None
-    return await tokens.redeem(COOKIE, presented)
+    found = await tokens.redeem(COOKIE, presented)
+    if isinstance(found, Replayed):  # as the manager does, once the device's sessions have ended
+        await tokens.end(presented)
+    return found
 
 
 async def used(tokens: RememberTokens, value: str) -> Redeemed:

@@ -365,7 +365,7 @@ async def test_a_tossed_pre_session_does_not_open_a_signed_in_session(user: User
     token = await attacker.token()
     (planted,) = attacker.browser.jar.cookies
     (session,) = user.browser.jar.cookies
-    headers = {"Cookie": f"presession={planted.value}; session={session.value}"}
+    headers = {"Cookie": f"session-pre={planted.value}; session={session.value}"}
     answer = await user.browser.post_form("/", {"do": "sign_out", "_xsrf": token}, headers=headers)
     assert answer.code == 403
 
@@ -406,7 +406,7 @@ async def test_the_pre_session_is_gone_at_sign_in_and_its_replay_is_refused(user
     await user.send("alice", token=token)
     (session,) = user.browser.jar.cookies
     assert session.name == "session"
-    headers = {"Cookie": f"presession={pre_session.value}; session={session.value}"}
+    headers = {"Cookie": f"session-pre={pre_session.value}; session={session.value}"}
     replayed = await user.browser.post_form("/", {"do": "cart", "_xsrf": token}, headers=headers)
     assert replayed.code == 403
     assert list(user.browser.jar.rejected) == []

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from datetime import datetime
 from typing import Final
 
 from eyewall.cli.store_access import add_url, failed, one_line, run_with, settings_of
+from eyewall.core.announcements import encode_ended
+from eyewall.core.announcing import announcer_of
 from eyewall.core.background import Background
 from eyewall.core.events import EventStream
 from eyewall.core.opening import SECRET_FILE, encrypted_store, keyring_for
+from eyewall.core.record import Record
 from eyewall.core.store import PrincipalIndex, Store, utc_now
 from eyewall.core.timeouts import Timeouts
 from eyewall.core.writer import Limits, Writer
 from eyewall.crypto.keyring import KeyRing
-from eyewall.errors import ConfigurationError
+from eyewall.errors import ConfigurationError, StoreUnavailable
 from eyewall.settings import Settings
 from eyewall.signin.devices import Devices, SignedInDevice
 from eyewall.signin.remember import token_in
@@ -64,7 +68,16 @@ def devices_in(store: Store, settings: Settings) -> Devices:
     timeouts = Timeouts(settings.ttl, settings.absolute_ttl)
     limits = Limits(settings.max_size, settings.store_timeout.total_seconds())
     writer = Writer(store, timeouts, utc_now, limits, Background().spawn)
-    return Devices(store, end=writer.end, token_in=token_in, events=EventStream(utc_now))
+    announcer = announcer_of(store)
+
+    async def end(record: Record) -> None:
+        await writer.end_record(record)
+        for message in encode_ended([record.digest], "ended by an operator"):
+            if announcer is not None:  # so that sockets are closed at once
+                with contextlib.suppress(StoreUnavailable):
+                    await announcer.announce(message)
+
+    return Devices(store, end=end, live=writer.live_digest, token_in=token_in, events=EventStream(utc_now))
 
 
 def _keys_of_site(settings: Settings) -> KeyRing:

@@ -31,9 +31,6 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.handle is not None:
             return await _revoke_one(devices, principal, arguments.handle)
         ended = await devices.revoke_all(principal)
-        # What could not be read as anybody's device goes too: an account that is locked must be out, also
-        # when this command was not told of the keys that the site seals its records with.
-        await store.delete_principal(principal)
         print(f"{one_line(principal)} signed out on {ended} device{'' if ended == 1 else 's'}")
         return 0
 

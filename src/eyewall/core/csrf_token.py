@@ -198,8 +198,10 @@ def _binding_to(number: bytes) -> Binding:
 def _attributes(settings: Settings, *, https: bool) -> CookieAttributes:
     """Return the cookie's attributes: this host's alone, so that on HTTPS no subdomain can plant one."""
     secure = https or settings.cookie_secure(https)
+    # Two applications on one host have session cookies of two names; these must not meet either.
+    name = settings.cookie_name(https).rpartition("__")[2].partition("-")[2] or settings.cookie_name(https)
     return CookieAttributes(
-        "__Host-presession" if secure else "presession",
+        f"__Host-{name}-pre" if secure else f"{name}-pre",
         secure=secure,
         # A form in another site's frame, or a frontend on another site, could never sign in with Lax.
         samesite="None" if settings.samesite == "None" and secure else "Lax",

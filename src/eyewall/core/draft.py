@@ -42,6 +42,20 @@ class Doomed(NamedTuple):
     principal: str | None
 
 
+class Leaving(NamedTuple):
+    """A sign-out that ends more than its own session.
+
+    Args:
+        digest: of its own session, which goes last; None when it is not stored.
+        who: was signed in; None when that has to be found out, because the session got a new ID meanwhile.
+        everywhere: whether all devices go, or the other sessions and the token of this one.
+    """
+
+    digest: bytes | None
+    who: Identity | None
+    everywhere: bool
+
+
 class Draft:
     """One request's working copy of a session.
 
@@ -64,9 +78,9 @@ class Draft:
     whence: Callable[[], Device] | None = None  # tells where the request comes from
     cookie = CookieAction.KEEP
     doomed: tuple[Doomed, ...] = ()
-    everywhere: Identity | None = None  # whose every session and token is to end, and from where
-    leaving: tuple[Identity, ...] = ()  # remembered devices that were signed out
+    leaving: tuple[Leaving, ...] = ()
     remembered = False  # whether the browser brought a remember token
+    issued: object = None  # the remember token that this request has given it
     remember: bool | None = None  # True: give it a new one; False: end the one it brought
     renew = False
     restart = False
@@ -175,6 +189,7 @@ class Draft:
         """Drop the data, the messages and the principal. With a principal goes the ID."""
         # Also when an earlier clear() of this request has signed them out already, but is not stored yet.
         signed_in = self.principal is not None or self.payload.principal is not None
+        self._leave()
         self.changes = Changes(cleared=True, identity=NOBODY if signed_in else None)
         self.renew = self.renew or signed_in
         self._end_remember_token()
@@ -183,12 +198,15 @@ class Draft:
         self.now_messages = ()
         self._size = 0
 
-    def destroy(self) -> None:
-        """Note that the record must go; what is set afterwards starts a new session."""
+    def destroy(self, *, everywhere: bool = False) -> None:
+        """Note that the record must go; what is set afterwards starts a new session.
+
+        Args:
+            everywhere: all other sessions of who is signed in must go, too.
+        """
+        self._leave(everywhere=everywhere)
         if self.record is not None:
             self.doomed += (Doomed(self.record.digest, self.record.principal),)
-            if self.remembered:
-                self.leaving += (identity_of(self.payload),)
         elif self.moved_from is not None:
             self.doomed += (Doomed(self.moved_from, None),)
         self._end_remember_token()
@@ -215,8 +233,15 @@ class Draft:
         self.renew = self.restart = True
         self.remember = True if remember else self.remember
 
+    def _leave(self, *, everywhere: bool = False) -> None:
+        who = self.identity if self.identity.principal is not None else identity_of(self.payload)
+        unknown = who.principal is None and self.record is None and self.moved_from is not None
+        if (who.principal is not None or unknown) and (everywhere or self.remembered or self.issued):
+            digest = self.moved_from if self.record is None else self.record.digest
+            self.leaving += (Leaving(digest, None if unknown else who, everywhere),)
+
     def _end_remember_token(self) -> None:
-        self.remember = False if self.remembered else None
+        self.remember = False if self.remembered or self.issued else None
 
     def add_flash(self, entry: FlashEntry) -> None:
         """Queue a message for whoever reads it first."""
@@ -354,7 +379,6 @@ class Draft:
             or self.doomed
             or (self.renew and self.record is not None)
             or self.remember is False
-            or self.everywhere
             or self.leaving
         )
 

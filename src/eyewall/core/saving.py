@@ -16,7 +16,7 @@ from eyewall.core.events import EventKind, EventStream
 from eyewall.core.payload import FlashEntry, Payload
 from eyewall.core.record import Device, Record
 from eyewall.core.session import Session
-from eyewall.core.store import Clock, Store
+from eyewall.core.store import Clock, PrincipalIndex, Store
 from eyewall.core.store_health import StoreHealth
 from eyewall.core.sweeping import Sweeper
 from eyewall.core.timeouts import Timeouts
@@ -136,6 +136,14 @@ class Saving:
         if stored is None or draft.record is None or stored[0].principal != draft.record.principal:
             raise SessionMovedError("this session was given a new ID while the request was on its way")
         draft.settle(*stored)
+
+    def why_no_index(self) -> str | None:
+        """Say why the sessions of a principal cannot be found, or None when they can."""
+        if self.settings.backend == "cookie":
+            return "sessions in their own cookies are in no list; use a store"
+        if not isinstance(self.store, PrincipalIndex):
+            return f"{type(self.store).__name__} cannot find what belongs to a principal (PrincipalIndex)"
+        return None
 
     def is_live(self, session: Session) -> bool:
         """Whether the session has not expired, as far as is known without asking the store."""

@@ -34,6 +34,9 @@ class Keeper(Protocol):
 
     clock: Clock
 
+    def why_no_index(self) -> str | None:
+        """Say why the sessions of a principal cannot be found, or None when they can."""
+
     async def save(self, session: Session) -> None:
         """Store what ``session`` has noted so far."""
 
@@ -206,14 +209,14 @@ class Session(MutableMapping[str, Any]):
         Raises:
             UnstorableValueError: ``principal`` or ``method`` is not text, is empty, or too long.
             HeadersSentError: the response's headers have left, so the new ID could not be told.
-            SessionError: ``remember`` with sessions in their own cookies.
+            SessionError: ``remember``, where the sessions of a principal cannot be found.
         """
         self._use(changing=True)
         _check_text("a principal", principal, MAX_PRINCIPAL_BYTES)
         _check_text("a method of signing in", method, _MAX_METHOD_BYTES)
         self._needs_headers("a new session ID")
-        if remember and self.draft.in_cookie:
-            raise SessionError("remember=True needs sessions in a store; those in their own cookie have none")
+        if remember:
+            self._needs_index("remember=True")
         identity = Identity(principal, self._keeper.clock(), secrets.token_bytes(_DEVICE_ID_BYTES), method)
         self.draft.identify(identity, remember=remember)
 
@@ -226,16 +229,11 @@ class Session(MutableMapping[str, Any]):
             everywhere: end every session of who is signed in, on all devices, and forget all of them.
 
         Raises:
-            SessionError: ``everywhere`` with sessions in their own cookies.
+            SessionError: ``everywhere``, where the sessions of a principal cannot be found.
         """
-        self._use(changing=True)
-        if everywhere and self.draft.in_cookie:
-            raise SessionError(
-                "everywhere=True needs sessions in a store; nobody has a list of those in cookies"
-            )
-        if everywhere and self.draft.principal is not None:
-            self.draft.everywhere = self.draft.identity
-        self.destroy()
+        if everywhere:
+            self._needs_index("everywhere=True")
+        self._end(everywhere=everywhere)
 
     # -- the life of the session --------------------------------------------------------------------------
 
@@ -259,8 +257,11 @@ class Session(MutableMapping[str, Any]):
 
     def destroy(self) -> None:
         """End the session. It takes effect even if the handler fails later (a 500)."""
+        self._end()
+
+    def _end(self, *, everywhere: bool = False) -> None:
         self._use(changing=True)
-        self.draft.destroy()
+        self.draft.destroy(everywhere=everywhere)
 
     async def save(self) -> None:
         """Store now what was changed so far, instead of when the answer leaves.
@@ -345,6 +346,11 @@ class Session(MutableMapping[str, Any]):
     def _change_needs_cookie(self) -> bool:
         return self.draft.record is None or self.draft.in_cookie
 
+    def _needs_index(self, what: str) -> None:
+        problem = self._keeper.why_no_index()
+        if problem is not None:
+            raise SessionError(f"{what} does not work here: {problem}")
+
     def _needs_headers(self, what: str) -> None:
         if self.stays_open:
             raise HeadersSentError(
@@ -360,7 +366,8 @@ class Session(MutableMapping[str, Any]):
 def _check_text(what: str, text: object, longest: int) -> None:
     if type(text) is not str or not text:
         raise UnstorableValueError(f"{what} is text that is not empty, not {text!r}")
-    if len(encode_value(what, text)) > longest:
+    encode_value(what, text)  # text that cannot be stored is refused here
+    if len(text.encode()) > longest:
         raise UnstorableValueError(f"{what} has at most {longest} bytes; use an identifier")
 
 

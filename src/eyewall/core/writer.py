@@ -171,20 +171,51 @@ class Writer:
             digest = record.successor
         return None
 
+    async def live_digest(self, digest: bytes) -> bytes | None:
+        """Return the digest that the live session has now which had ``digest``, or None."""
+        try:
+            found = await self.current(digest)
+        except DamagedRecordError:
+            return None
+        return None if found is None else found[0].digest
+
     async def end(self, digest: bytes) -> None:
         """Delete the session of ``digest``, also under the ID that it may have got meanwhile.
 
-        A sign-out beside a regeneration must end what the user sees as one session.
+        A sign-out beside a regeneration must end what the user sees as one session. So a live record first
+        expires by compare-and-swap: whoever gives it a new ID at the same moment is either seen here, and
+        followed, or fails there.
         """
-        for _ in range(_MOST_MOVES):
-            try:
-                found = await self._store.load(digest)
-            except DamagedRecordError:
-                found = None
-            await self._store.delete(digest)
-            if found is None or found.successor is None:
-                return
-            digest = found.successor
+        await self._end(digest, await self._found(digest))
+
+    async def end_record(self, record: Record) -> None:
+        """As :meth:`end`, for a session whose record was looked up just now."""
+        await self._end(record.digest, record)
+
+    async def _end(self, digest: bytes, found: Record | None) -> None:
+        for conflicts in range(_MOST_CONFLICTS):
+            if found is None or found.successor is not None or await self._expire(found):
+                await self._store.delete(digest)
+                if found is None or found.successor in (None, digest):
+                    return
+                digest = found.successor or digest
+            elif conflicts >= _PATIENT_CONFLICTS:
+                await _pause(conflicts)
+            found = await self._found(digest)
+        raise StoreUnavailable(_TOO_CONTESTED)
+
+    async def _found(self, digest: bytes) -> Record | None:
+        try:
+            return await self._store.load(digest)
+        except DamagedRecordError:
+            return None
+
+    async def _expire(self, record: Record) -> bool:
+        ended = msgspec.structs.replace(record, version=record.version + 1, expires_at=self._clock())
+        try:
+            return await self._store.replace(ended, version=record.version)
+        except StoreUnavailable:
+            return True  # a store that is full can still delete; one that is down will say so again
 
     async def create(self, step: Step, device: Device | None = None) -> Issued:
         """Start a session, on ``device``."""
@@ -334,8 +365,7 @@ class Writer:
 
     async def _reload(self, digest: bytes, conflicts: int) -> Stored:
         if conflicts >= _PATIENT_CONFLICTS:
-            # Losers of a race that start again together would race again together.
-            await asyncio.sleep(random.uniform(0, 0.002 * min(conflicts, 25)))  # noqa: S311 - not a secret
+            await _pause(conflicts)
         try:
             record = await self._store.load(digest)
             if record is None or not self._timeouts.is_live(record, self._clock()):
@@ -381,6 +411,11 @@ class Writer:
                 "large data elsewhere and its key in the session, or raise max_size."
             )
         return encoded
+
+
+async def _pause(conflicts: int) -> None:
+    # Losers of a race that start again together would race again together.
+    await asyncio.sleep(random.uniform(0, 0.002 * min(conflicts, 25)))  # noqa: S311 - not a secret
 
 
 def _payload_of(record: Record, digest: bytes) -> Payload:

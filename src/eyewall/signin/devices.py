@@ -77,12 +77,21 @@ class DeviceRecords:
         device_id: None for a session of an older version, and for one whose payload is damaged.
         sessions: the records of its sessions, and what is known of each.
         tokens: the records of its remember token, and the token.
+        has_kept: whether a session was left out of it, because it stays.
     """
 
     handle: str
     device_id: bytes | None
     sessions: list[tuple[Record, Payload]] = field(default_factory=list)
     tokens: list[tuple[Record, TokenOfDevice]] = field(default_factory=list)
+    has_kept: bool = False
+
+    def without(self, kept: bytes | None, *, its_tokens: bool) -> DeviceRecords:
+        """Return this without the session of the digest ``kept``, and, if so asked, without its token."""
+        sessions = [each for each in self.sessions if each[0].digest != kept]
+        has_kept = len(sessions) < len(self.sessions)
+        tokens = self.tokens if its_tokens or not has_kept else []
+        return DeviceRecords(self.handle, self.device_id, sessions, tokens, has_kept)
 
     def records(self) -> list[Record]:
         """Return all its records, the one used last first."""
@@ -103,8 +112,9 @@ class Devices:
 
     Args:
         store: where sessions and tokens are kept.
-        end: ends a session by its digest, also under an ID it has got meanwhile
-            (:meth:`Writer.end <eyewall.core.writer.Writer.end>`).
+        end: ends a session, also under an ID it has got meanwhile
+            (:meth:`Writer.end_record <eyewall.core.writer.Writer.end_record>`).
+        live: returns the digest that a session has now, by one that it had; None when it has ended.
         token_in: returns the remember token in a record, or None when the record is none.
         events: hears of every session that is ended.
     """
@@ -113,12 +123,14 @@ class Devices:
         self,
         store: Store,
         *,
-        end: Callable[[bytes], Awaitable[None]],
+        end: Callable[[Record], Awaitable[None]],
+        live: Callable[[bytes], Awaitable[bytes | None]],
         token_in: Callable[[Record], TokenOfDevice | None],
         events: EventStream,
     ) -> None:
         self._store = store
         self._end = end
+        self._live = live
         self._token_in = token_in
         self._events = events
 
@@ -132,18 +144,20 @@ class Devices:
         found = sorted(await self.find(principal), key=lambda one: (one.seen_at(), one.handle), reverse=True)
         return [_shown(device, current) for device in found]
 
-    async def revoke(self, principal: str, handle: str) -> bool:
+    async def revoke(self, principal: str, handle: str, *, keep: bytes | None = None) -> bool:
         """End one device: its sessions and its remember token (ASVS 7.5.2).
 
         It is out when this returns: its next request is a stranger's. Two things could slip through one look
         at the store: a token that is being redeemed may start one more session, and a session that is being
-        given a new ID turns up under another record. So tokens end first, and it looks again until it finds
-        nothing more. That leaves a redemption that has used the token up and has not yet started its session;
-        whoever redeems must therefore look whether the token is still there *after* starting the session.
+        given a new ID turns up under another record. So it looks again until it finds nothing more. Sessions
+        end before the token: should it fail half-way, the token is there to be noticed again. That leaves a
+        redemption that has used the token up and has not yet started its session; whoever redeems must
+        therefore look whether the token is still there *after* starting the session.
 
         Args:
             principal: whose device it must be.
             handle: of the device. Any text: what is no handle, names nothing.
+            keep: digest of a session that stays, because somebody else ends it; None ends all.
 
         Returns:
             False for a handle that nobody has and, indistinguishably, for one that somebody else has.
@@ -151,30 +165,34 @@ class Devices:
         Raises:
             StoreUnavailable: also when new sessions of the device keep coming. What was found has ended.
         """
-        return bool(await self._end_until_none(principal, lambda device: device.handle == handle))
+        return bool(await self._end_until_none(principal, lambda device: device.handle == handle, keep))
 
     async def revoke_all(
         self, principal: str, *, keep: bytes | None = None, tokens_of_kept: bool = False
     ) -> int:
-        """End all devices of ``principal``, or all but one, as :meth:`revoke` does (ASVS 7.4.2, 7.4.3).
+        """End all sessions of ``principal``, or all but one, as :meth:`revoke` does.
+
+        One *session* stays, not one device: whoever has copied the device's remember token has another
+        session on what looks like the same device (ASVS 7.4.2, 7.4.3, 7.4.5).
 
         Args:
             principal: whose.
-            keep: the ``device_id`` of a device that stays; None ends all.
-            tokens_of_kept: end the remember token of the device that stays: after a change of password, what
-                was issued before must bring nobody back.
+            keep: digest of the session that stays; None ends all.
+            tokens_of_kept: end the remember token of its device, too: after a change of password, what was
+                issued before must bring nobody back.
 
         Returns:
-            How many devices were ended.
+            How many other devices were ended.
 
         Raises:
             StoreUnavailable: also when new sessions keep coming. What was found has ended.
         """
-        if keep is not None and tokens_of_kept:
-            for device in await self.find(principal):
-                if device.device_id == keep:
-                    await self._end_tokens(device)
-        return len(await self._end_until_none(principal, lambda one: keep is None or one.device_id != keep))
+        ended = await self._end_until_none(principal, lambda _: True, keep, tokens_of_kept=tokens_of_kept)
+        if keep is None and isinstance(self._store, PrincipalIndex):
+            # What could not be read as anybody's device goes too: an account that is locked must be out, also
+            # when this process has not the newest key of those that the records are sealed with.
+            await self._store.delete_principal(principal)
+        return len(ended)
 
     async def find(self, principal: str) -> list[DeviceRecords]:
         """Return all that the store keeps of the devices of ``principal``, in no particular order."""
@@ -198,29 +216,40 @@ class Devices:
         return list(found.values())
 
     async def end(self, device: DeviceRecords) -> None:
-        """End what ``device`` lists, its token first."""
-        await self._end_tokens(device)
+        """End what ``device`` lists, its token last."""
         for record, _ in device.sessions:
             await self.end_session(record)
+        await self._end_tokens(device)
 
     async def end_session(self, record: Record) -> None:
         """End one session, and tell."""
-        await self._end(record.digest)
+        await self._end(record)
         self._events.emit(EventKind.REVOKED, digest=record.digest, principal=record.principal)
 
     async def _end_tokens(self, device: DeviceRecords) -> None:
         for record, _ in device.tokens:
             await self._store.delete(record.digest)
 
-    async def _end_until_none(self, principal: str, chosen: Callable[[DeviceRecords], bool]) -> set[str]:
+    async def _end_until_none(
+        self,
+        principal: str,
+        chosen: Callable[[DeviceRecords], bool],
+        keep: bytes | None,
+        *,
+        tokens_of_kept: bool = True,
+    ) -> set[str]:
         ended: set[str] = set()
         for _ in range(MOST_PASSES):
             devices = [device for device in await self.find(principal) if chosen(device)]
-            if not devices:
+            kept = None if keep is None else await self._live(keep)
+            spared = [device.without(kept, its_tokens=tokens_of_kept) for device in devices]
+            ending = [device for device in spared if device.sessions or device.tokens]
+            if not ending:
                 return ended
-            for device in devices:
+            for device in ending:
                 await self.end(device)
-                ended.add(device.handle)
+                if not device.has_kept:
+                    ended.add(device.handle)
         raise StoreUnavailable(
             f"after {MOST_PASSES} times of ending what was found there are new sessions still; try again"
         )

@@ -123,7 +123,10 @@ class Redeemed:
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """A token came again: somebody has a copy. Its family has been ended.
+    """A token came again: somebody has a copy.
+
+    The sessions must be ended, and after them the family (:meth:`RememberTokens.end`): should that fail
+    half-way, the next replay is noticed as this one was.
 
     Args:
         principal: whose it was.
@@ -215,7 +218,7 @@ class RememberTokens:
             presented: what :meth:`read` returned.
 
         Returns:
-            What to start and to send; or that the token was a copy, and its family has ended; or None when
+            What to start and to send; or that the token was a copy, and its device must end; or None when
             nothing is known of it: it ended, it was revoked, or its key was dropped. Several replays of the
             same moment may each be told, so that an error on the way silences none.
         """
@@ -233,8 +236,6 @@ class RememberTokens:
         if token is None or verdict is _Verdict.GONE:
             return None
         if verdict is _Verdict.REPLAY:
-            # Whatever was changed since it was read: delete wins, and a replay stays one.
-            await self._records.delete(presented.selector)
             return Replayed(token.principal, token.device_id)
         return self._answer(cookie_name, presented, token, nonce)
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 from eyewall.core.announcements import Message
 from eyewall.core.changes import Identity
 from eyewall.core.manager import Manager
+from eyewall.core.record import Record
 from eyewall.core.session import Session
 from eyewall.core.store import Clock, Store, utc_now
 from eyewall.errors import ConfigurationError, SessionError
@@ -51,8 +52,16 @@ class RevokingManager(Manager):
         if settings.backend == "cookie":
             return
         self._attempts = Attempts(store, clock)
-        self._devices = Devices(store, end=self._end_from_outside, token_in=token_in, events=self.events)
+        self._devices = Devices(
+            store,
+            end=self._end_from_outside,
+            live=self._writer.live_digest,
+            token_in=token_in,
+            events=self.events,
+        )
         if settings.max_sessions is not None:
+            if (problem := self.why_no_index()) is not None:
+                raise ConfigurationError(f"max_sessions does not work here: {problem}")
             self._admission = Admission(
                 store,
                 clock,
@@ -139,7 +148,9 @@ class RevokingManager(Manager):
             return await self.devices.revoke(principal, handle)
 
     async def revoke_others(self, session: Session) -> int:
-        """End every other device of who is signed in to ``session``; return how many there were.
+        """End all other sessions of who is signed in to ``session``; return how many devices they were.
+
+        All remember tokens end, its own too: somebody may have a copy.
 
         Raises:
             SessionError: nobody is signed in to ``session``.
@@ -148,8 +159,9 @@ class RevokingManager(Manager):
         principal = session.principal
         if principal is None:
             raise SessionError("nobody is signed in to this session, so it has no other devices to end")
+        session.draft.remember = False if session.draft.remembered else None
         async with self._within(_PATIENCE):
-            return await self.devices.revoke_all(principal, keep=_known_device_of(session))
+            return await self.devices.revoke_all(principal, keep=_digest_of(session), tokens_of_kept=True)
 
     async def revoke_all(self, principal: str) -> int:
         """End all sessions and remember tokens of ``principal``; return how many devices they were.
@@ -178,12 +190,11 @@ class RevokingManager(Manager):
         """
         if keep is not None and keep.principal != principal:
             raise SessionError("the session to keep is not one of this principal")
-        kept = None if keep is None else _known_device_of(keep)
         if keep is not None:
             keep.regenerate()
             keep.draft.remember = False if keep.draft.remembered else None
         async with self._within(_PATIENCE):
-            return await self.devices.revoke_all(principal, keep=kept, tokens_of_kept=True)
+            return await self.devices.revoke_all(principal, keep=_digest_of(keep), tokens_of_kept=True)
 
     def sockets(self, principal: str) -> list[object]:
         """Return the handlers of all that ``principal`` has open in this process: WebSockets and streams."""
@@ -207,9 +218,9 @@ class RevokingManager(Manager):
         async with self._within(_PATIENCE):
             await self.watch.send(Message(principal, content))
 
-    async def _end_from_outside(self, digest: bytes) -> None:
-        await self._writer.end(digest)
-        self.watch.tell_ended(digest, "ended from another device")
+    async def _end_from_outside(self, record: Record) -> None:
+        await self._writer.end_record(record)
+        self.watch.tell_ended(record.digest, "ended from another device")
 
     def _within(self, times: int) -> AbstractAsyncContextManager[None]:
         """Bound the wait for the store: so many times what a single call may take."""
@@ -221,11 +232,9 @@ class RevokingManager(Manager):
         return self._admission.of(who.principal, own=own, device_id=who.device_id)
 
 
-def _known_device_of(session: Session) -> bytes:
-    device_id = session.draft.identity.device_id
-    if device_id is None:
-        raise SessionError("this session is of an older version and has no device to keep; sign in again")
-    return device_id
+def _digest_of(session: Session | None) -> bytes | None:
+    record = None if session is None else session.draft.record
+    return None if record is None else record.digest
 
 
 def _device_of(session: Session | None) -> bytes | None:

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from eyewall.core.browser_cookie import companion_attributes
-from eyewall.core.changes import Changes, Identity
+from eyewall.core.changes import NOBODY, Changes, Identity, identity_of
 from eyewall.core.cookie import CookieAttributes, cookie_values
 from eyewall.core.draft import CookieAction, Draft
 from eyewall.core.events import EventKind
@@ -58,7 +58,7 @@ class SignInManager(RevokingManager):
     def use_keyring(self, keyring: KeyRing) -> None:
         """Sign cookies with the newest key of ``keyring`` from now on, and accept all of its keys."""
         super().use_keyring(keyring)
-        if self._in_cookie or not self.settings.remember_ttl:
+        if self.why_no_index() is not None or not self.settings.remember_ttl:
             return
         self._tokens = RememberTokens(self.store, self.clock, keyring, self.settings.remember_ttl)
         self._token_cookies = {
@@ -86,8 +86,8 @@ class SignInManager(RevokingManager):
                 async with self._health.watching(self._timeout):
                     await self._bring_back(session)
             except Exception as error:  # noqa: BLE001 - no error of a store may leave a request unanswered
-                # The session without the token's successor would sign its owner out when it ends. So the
-                # browser keeps what it has, and the next request finds the same session by it.
+                # The session cookie is not sent before it is known that nothing was revoked; the next request
+                # brings the token's successor and tries again.
                 draft.forget()
                 draft.cookie = CookieAction.KEEP
                 session.failure = error if isinstance(error, StoreUnavailable) else as_store_failure(error)
@@ -100,22 +100,22 @@ class SignInManager(RevokingManager):
         if tokens is None or presented is None:
             return  # not ours, or signed by a key this process has not got yet: no reason to delete it
         found = await tokens.redeem(cookie.name, presented)
-        line: str | None = cookie.delete()
         if isinstance(found, Replayed):
             self.events.emit(EventKind.THEFT, principal=found.principal)
             await self.devices.revoke(found.principal, handle_of(found.device_id))
-        elif found is not None:
+            await tokens.end(presented)
+        session.used = True  # the browser must be told
+        if not isinstance(found, Redeemed):
+            draft.companions[cookie.name] = cookie.delete()
+        else:
+            # From here on the browser needs the successor, whether or not the session can be started now.
+            draft.companions[cookie.name] = self._kept(cookie, found.value, found.ends_at)
             await self._start_again(draft, found)
             if not await tokens.is_live(presented):
-                await self._end_started(draft)  # revoked while this was going on: the revocation wins
-            elif draft.moved_from is None:
-                line = self._kept(cookie, found.value, found.ends_at)
-            else:
-                line = None  # the browser has a newer cookie by now, of a parallel request
-        # Only now: if anything above failed, the browser keeps what it has and tries again.
-        session.used = True
-        if line is not None:
-            draft.companions[cookie.name] = line
+                await self._end_started(draft, found)  # a revocation that ran beside this wins
+                draft.companions[cookie.name] = cookie.delete()
+            elif draft.moved_from is not None:  # the browser has a newer cookie by now, of a parallel request
+                draft.companions.pop(cookie.name, None)
 
     async def _start_again(self, draft: Draft, found: Redeemed) -> None:
         """Start the session that ``found`` allows, or join the one a parallel request has started from it."""
@@ -152,44 +152,48 @@ class SignInManager(RevokingManager):
         draft.settle(*stored)
         return True
 
-    async def _end_started(self, draft: Draft) -> None:
-        if draft.record is not None:
-            await self._writer.end(draft.record.digest)
+    async def _end_started(self, draft: Draft, found: Redeemed) -> None:
+        # By its exact digest: what has another ID by now was started, and is ended, by somebody else.
+        await self.store.delete(digest_of(found.session_id))
         draft.forget()
         draft.cookie = CookieAction.KEEP
 
     # -- carrying out what a request asked for ------------------------------------------------------------
 
     async def _carry_out(self, draft: Draft, before: Payload, changes: Changes) -> None:
+        await self._end_the_rest(draft)
         if draft.remember is False:
             await self._end_token(draft)
-        if draft.everywhere is not None:
-            # The others first: should this fail half-way, its own session is there to try again from.
-            await self._end_all(draft.everywhere, keep=draft.everywhere.device_id)
         own = None if draft.record is None else draft.record.digest
         async with self._admitted(changes.identity, own):
             await super()._carry_out(draft, before, changes)
         if draft.remember and changes.sign_in():
             await self._give_token(draft)
-        await self._end_elsewhere(draft)
 
-    async def _end_elsewhere(self, draft: Draft) -> None:
+    async def _end_the_rest(self, draft: Draft) -> None:
         """End what a sign-out ends beside its own session.
 
-        A remembered device may have more than one: whoever has copied its token has another.
+        A remembered device may have more than one: whoever has copied its token has another. Its own session
+        goes last: should this fail half-way, it is there to try again from.
         """
         while draft.leaving:
-            who = draft.leaving[0]
-            if who.principal is not None and who.device_id is not None:
-                await self.devices.revoke(who.principal, handle_of(who.device_id))
+            leaving = draft.leaving[0]
+            who = leaving.who or await self._identity_now(leaving.digest)
+            if who.principal is None:
+                pass
+            elif leaving.everywhere:
+                await self.devices.revoke_all(who.principal, keep=leaving.digest, tokens_of_kept=True)
+            elif who.device_id is not None:
+                await self.devices.revoke(who.principal, handle_of(who.device_id), keep=leaving.digest)
             draft.leaving = draft.leaving[1:]
-        if draft.everywhere is not None:
-            await self._end_all(draft.everywhere, keep=None)
-            draft.everywhere = None
 
-    async def _end_all(self, who: Identity, *, keep: bytes | None) -> None:
-        if who.principal is not None:
-            await self.devices.revoke_all(who.principal, keep=keep)
+    async def _identity_now(self, digest: bytes | None) -> Identity:
+        """Return whose session it is that had ``digest`` and got a new ID meanwhile."""
+        try:
+            stored = None if digest is None else await self._writer.current(digest)
+        except DamagedRecordError:
+            stored = None
+        return NOBODY if stored is None else identity_of(stored[1])
 
     async def _end_token(self, draft: Draft) -> None:
         cookie = self._token_cookies[draft.https]
@@ -198,10 +202,10 @@ class SignInManager(RevokingManager):
         draft.remember = None
 
     async def _end_presented(self, draft: Draft) -> None:
-        presented = self._presented(draft)
-        if self._tokens is not None and presented is not None:
-            await self._tokens.end(presented)
-        draft.remembered = False
+        for presented in (self._presented(draft), draft.issued):
+            if self._tokens is not None and isinstance(presented, PresentedToken):
+                await self._tokens.end(presented)
+        draft.remembered, draft.issued = False, None
 
     def _presented(self, draft: Draft) -> PresentedToken | None:
         if self._tokens is None or not draft.remembered:
@@ -223,6 +227,7 @@ class SignInManager(RevokingManager):
             device=None if draft.record is None else draft.record.device,
         )
         draft.companions[cookie.name] = self._kept(cookie, value, ends_at)
+        draft.issued = self._tokens.read(cookie.name, [value])
         draft.remember = None
 
     def _kept(self, cookie: CookieAttributes, value: str, ends_at: datetime) -> str:

@@ -179,7 +179,9 @@ class MemoryStore:
         return record.expires_at > self._clock()
 
     def _shelf(self, record: Record) -> OrderedDict[bytes, Record]:
-        return self._anonymous if record.principal is None else self._signed_in
+        # A record that is its own successor is no visitor's: a counter or a lock; no flood may push it out.
+        is_anonymous = record.principal is None and record.successor != record.digest
+        return self._anonymous if is_anonymous else self._signed_in
 
     def _put(self, record: Record) -> None:
         self._shelf(record)[record.digest] = record

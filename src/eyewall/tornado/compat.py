@@ -37,6 +37,7 @@ from eyewall.errors import (
     ConfigurationError,
     DamagedRecordError,
     StoreUnavailable,
+    TooManySessionsError,
     UnstorableValueError,
 )
 from eyewall.settings import Settings
@@ -190,13 +191,13 @@ class AuthSessions(Sessions):
         if draft.moved_from is not None:
             return  # it was taken over and has another ID by now; the browser is about to have that cookie
         session.used = True  # whatever follows, the browser must be told
+        draft.companions[OLD_COOKIE] = self._deletion
         if draft.principal is None:
             principal = _principal_in(await keys.find(old_id))
             if principal is not None:
                 await self._start_successor(session, old_id, principal)
         if draft.principal is not None:
             await self._give_up_old(draft, old_id, keys)
-        draft.companions[OLD_COOKIE] = self._deletion
 
     async def _start_successor(self, session: Session, old_id: str, principal: str) -> None:
         """Sign ``principal`` in: not fresh, for they have proved nothing now."""
@@ -208,8 +209,12 @@ class AuthSessions(Sessions):
             return
         session_id = self._successor_of(old_id)
         device = None if draft.whence is None else draft.whence()
-        async with self._health.watching(self._timeout), self._admitted(identity, digest_of(session_id)):
-            issued = await self._writer.create_as(session_id, Changes(identity=identity).apply_to, device)
+        try:
+            async with self._health.watching(self._timeout), self._admitted(identity, digest_of(session_id)):
+                issued = await self._writer.create_as(session_id, Changes(identity=identity).apply_to, device)
+        except TooManySessionsError:
+            draft.companions.pop(OLD_COOKIE, None)  # it stays, and the old key, for when there is room
+            return
         if issued is None:  # a parallel request was faster
             await self._join_successor(draft, session_id)
             return

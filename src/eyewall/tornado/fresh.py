@@ -12,6 +12,7 @@ from tornado.web import HTTPError, RequestHandler
 
 from eyewall.core.csrf import SAFE_METHODS
 from eyewall.tornado.mixin import session_of
+from eyewall.tornado.signing_in import SignInMixin
 
 _P = ParamSpec("_P")
 _H = TypeVar("_H", bound=RequestHandler)
@@ -44,7 +45,8 @@ def fresh(*, minutes: float = 10) -> Callable[[_Method[_H, _P]], _Method[_H, _P]
         @functools.wraps(method)
         def checked(self: _H, /, *args: _P.args, **kwargs: _P.kwargs) -> Awaitable[None] | None:
             # An account that load_user() no longer knows is nobody, however fresh the session.
-            if session_of(self).is_fresh(within) and self.current_user:
+            known = not isinstance(self, SignInMixin) or self.current_user
+            if session_of(self).is_fresh(within) and known:
                 return method(self, *args, **kwargs)
             _send_to_prove(self)
             return None

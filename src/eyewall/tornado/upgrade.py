@@ -156,8 +156,8 @@ class _Upgradable(Session):
         if self.draft.principal is None:
             self.sign_in(self._old_principal)
 
-    def destroy(self) -> None:
-        super().destroy()
+    def _end(self, *, everywhere: bool = False) -> None:
+        super()._end(everywhere=everywhere)
         self.ended = True
 
     def clear(self) -> None:

@@ -1,0 +1,1 @@
+"""Attacks on signing in and out: one file per attack, named after it."""
