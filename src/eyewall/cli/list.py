@@ -71,8 +71,8 @@ def devices_in(store: Store, settings: Settings) -> Devices:
     announcer = announcer_of(store)
 
     async def end(record: Record) -> None:
-        await writer.end_record(record)
-        for message in encode_ended([record.digest], "ended by an operator"):
+        ended = await writer.end_record(record)
+        for message in encode_ended(ended, "ended by an operator"):
             if announcer is not None:  # so that sockets are closed at once
                 with contextlib.suppress(StoreUnavailable):
                     await announcer.announce(message)

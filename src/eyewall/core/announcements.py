@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
@@ -38,6 +39,8 @@ class Message(msgspec.Struct, frozen=True, array_like=True, tag="m"):
 
     def encode(self) -> bytes:
         """Return it as bytes; raises TypeError for content that cannot be sent."""
+        if not _is_sendable(self.content):
+            raise TypeError("a WebSocket can send text, bytes, or a dict that JSON can hold")
         return _encoder.encode(self)
 
 
@@ -58,4 +61,13 @@ def decode(message: bytes) -> Ended | Message | None:
         found: Ended | Message = _decoder.decode(message)
     except (msgspec.DecodeError, ValueError, RecursionError):
         return None
-    return found
+    return None if isinstance(found, Message) and not _is_sendable(found.content) else found
+
+
+def _is_sendable(content: object) -> bool:
+    if isinstance(content, dict):
+        try:
+            json.dumps(content, allow_nan=False)
+        except (TypeError, ValueError, RecursionError):
+            return False
+    return isinstance(content, str | bytes | dict)

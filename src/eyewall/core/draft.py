@@ -397,12 +397,17 @@ class Draft:
     def refresh(self, record: Record, payload: Payload) -> None:
         """Take over what others have stored since; what this one changed and has not stored stays."""
         known = self.record
-        if known is not None and (record.digest, record.version) == (known.digest, known.version):
-            self.record = record  # only its times can differ
-            return
-        if self.has_unsaved_changes():
-            return  # saving merges them
+        if known is not None and record.digest == known.digest and record.version <= known.version:
+            if record.version == known.version and record.seen_at >= known.seen_at:
+                self.record = record  # only its times can differ
+            return  # an answer that was on its way while this one stored something
+        unsaved = self.has_unsaved_changes()
         self.settle(record, payload)
+        if not unsaved:
+            self.forget_values()
+
+    def forget_values(self) -> None:
+        """Read everything anew from what is stored."""
         self._values.clear()
         self._seen.clear()
 

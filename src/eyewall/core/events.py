@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import logging
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -61,7 +62,12 @@ _LEVELS: Final = {
     EventKind.STORE_BACK: logging.WARNING,
     EventKind.WRITE_DROPPED: logging.INFO,
 }
-_CHANGES_OF_STATE: Final = frozenset({EventKind.STORE_DOWN, EventKind.STORE_BACK})
+_AT_ONCE: Final = {EventKind.STORE_DOWN: 3, EventKind.STORE_BACK: 3}
+"""How many of a kind may be logged within a minute, where it is not one.
+
+A change of state is worth a line; but a store that reads and does not write changes it twice in every
+request.
+"""
 
 
 def _on_one_line(text: str) -> str:
@@ -99,7 +105,7 @@ class EventStream:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._callbacks: list[Callable[[Event], None]] = []
-        self._last_logged: dict[EventKind, datetime] = {}
+        self._logged: dict[EventKind, deque[datetime]] = {}
         self._held_back: dict[EventKind, int] = {}
 
     def subscribe(self, callback: Callable[[Event], None]) -> None:
@@ -138,9 +144,9 @@ class EventStream:
         )
 
     def _is_too_soon(self, event: Event) -> bool:
-        last = self._last_logged.get(event.kind)
-        if event.kind not in _CHANGES_OF_STATE and last is not None and event.at - last < _QUIET:
+        logged = self._logged.setdefault(event.kind, deque(maxlen=_AT_ONCE.get(event.kind, 1)))
+        if len(logged) == logged.maxlen and event.at - logged[0] < _QUIET:
             self._held_back[event.kind] = self._held_back.get(event.kind, 0) + 1
             return True
-        self._last_logged[event.kind] = event.at
+        logged.append(event.at)
         return False

@@ -47,6 +47,7 @@ class Saving:
         self._health = StoreHealth(self.events)
         self._background = Background()
         self.spawn = self._background.spawn
+        self._watch: SessionWatch | None = None
         self._use_store(store)
 
     def _use_store(self, store: Store) -> None:
@@ -54,9 +55,13 @@ class Saving:
         limits = Limits(self.settings.max_size, self._timeout)
         self._writer = Writer(store, self._timeouts, self.clock, limits, self.spawn)
         self._sweeper = Sweeper(store, self.clock, self.spawn, self.events)
-        self.watch = SessionWatch(
-            store, self._writer, self.clock, spawn=self.spawn, patience=_PATIENCE * self._timeout
-        )
+        if self._watch is None:
+            self._watch = SessionWatch(
+                store, self._writer, self.clock, spawn=self.spawn, patience=_PATIENCE * self._timeout
+            )
+        else:
+            self._watch.use(store, self._writer)  # what is open stays watched
+        self.watch = self._watch
 
     def needs_commit(self, session: Session, *, status: int = 200, touching: bool = True) -> bool:
         """Whether :meth:`commit` would have anything to write.
@@ -159,9 +164,10 @@ class Saving:
     async def _delete_doomed(self, draft: Draft) -> None:
         while draft.doomed:
             digest, principal = draft.doomed[0]
-            await self._writer.end(digest)
+            ended = await self._writer.end(digest)
             draft.doomed = draft.doomed[1:]
-            self.watch.tell_ended(digest, "signed out")
+            for one in ended:
+                self.watch.tell_ended(one, "signed out")
             kind = EventKind.DESTROYED if principal is None else EventKind.SIGNED_OUT
             self.events.emit(kind, digest=digest, principal=principal)
 
@@ -279,7 +285,11 @@ class Saving:
                     self._adopt(draft, life, issued)
                     self.events.emit(EventKind.CREATED, digest=issued.record.digest)
                 else:
-                    stored = await self._writer.change(draft.record, draft.payload, step)
+                    try:
+                        stored = await self._writer.change(draft.record, draft.payload, step)
+                    except SessionMovedError:
+                        await self._go_along(session)
+                        stored = await self._writer.change(draft.record, draft.payload, step)
                     draft.settle_if(life, stored)
             except SessionEndedError as error:
                 self._drop(session, error)

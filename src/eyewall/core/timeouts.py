@@ -9,6 +9,7 @@ from typing import Final
 from eyewall.core.record import Record
 
 _LONGEST_TOUCH_INTERVAL: Final = timedelta(minutes=5)
+_CLOCK_SKEW: Final = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +40,15 @@ class Timeouts:
     def is_live(self, record: Record, now: datetime) -> bool:
         """Whether ``record`` may be served ``now``, by its own expiry and by the limits in force.
 
-        The second matters after the limits were lowered: old records must obey the new ones.
+        The second matters after the limits were lowered: old records must obey the new ones. A record that
+        was written by a clock far ahead of ours would outlive its limits, so it is not live at all.
         """
-        return now < record.expires_at and now < self.expiry(record.created_at, record.seen_at)
+        ahead = max(record.created_at, record.seen_at) - now
+        return (
+            now < record.expires_at
+            and ahead <= _CLOCK_SKEW
+            and now < self.expiry(record.created_at, record.seen_at)
+        )
 
     def touch_is_due(self, record: Record, now: datetime) -> bool:
         """Whether ``seen_at`` is stale enough to be written again."""

@@ -20,12 +20,12 @@ from datetime import timedelta
 from typing import Any, Final
 
 from eyewall.core.announcements import Ended, Message, decode, encode_ended
-from eyewall.core.announcing import Announcer, Listening, announcer_of
+from eyewall.core.announcing import Announcer, Listening, announcer_of, require_sendable
 from eyewall.core.events import logger
 from eyewall.core.session import Session
 from eyewall.core.store import Clock, Store
 from eyewall.core.writer import Stored, Writer
-from eyewall.errors import DamagedRecordError, StoreUnavailable
+from eyewall.errors import DamagedRecordError, SessionError, StoreUnavailable
 
 INTERVAL: Final = timedelta(seconds=5)
 """How often all watched sessions are looked up."""
@@ -96,13 +96,24 @@ class SessionWatch:
         self._timer: asyncio.TimerHandle | None = None
         self._listening: Listening | None = None
         self._to_tell: dict[str, list[bytes]] = {}
+        self._to_look_at: dict[bytes, str] = {}
+        self._is_looking = False
         self._checking: asyncio.Task[Any] | None = None
         self.interval = INTERVAL
+        self.longest_outage: timedelta | None = None
+        """After a store has not answered for so long, everything open is closed; None lets it stay."""
+        self._answered_at = clock()
+
+    def use(self, store: Store, writer: Writer) -> None:
+        """Look into ``store`` from now on: it is the same place, opened with other keys."""
+        self._store, self._writer = store, writer
 
     # -- what is open -------------------------------------------------------------------------------------
 
     def add(self, watched: Watched) -> None:
         """Watch the session of ``watched`` from now on."""
+        if not self._by_digest:
+            self._answered_at = self._clock()  # it was loaded just now
         self._by_digest.setdefault(watched.digest, set()).add(watched)
         if watched.principal is not None:
             self._by_principal.setdefault(watched.principal, set()).add(watched)
@@ -136,9 +147,9 @@ class SessionWatch:
 
         Returns at once and never raises; what cannot be told is found by the re-check.
         """
+        if digest in self._by_digest:
+            self.look_soon([digest], reason)  # here at once, also when our own listening is interrupted
         if self._announcer() is None:
-            if digest in self._by_digest:
-                self._spawn(self.look_at([digest], reason))
             return
         if not self._to_tell:
             asyncio.get_running_loop().call_soon(self._tell_soon)
@@ -171,11 +182,13 @@ class SessionWatch:
             StoreUnavailable: whether anybody got it is unknown.
             ValueError: it is too long to be announced.
         """
+        encoded = message.encode()
+        require_sendable(encoded)
         announcer = self._announcer()
         if announcer is None:
-            self._deliver(message)
+            self.heard(encoded)
         else:
-            await announcer.announce(message.encode())
+            await announcer.announce(encoded)
 
     # -- hearing (see eyewall.core.announcing.Listener) ---------------------------------------------------
 
@@ -185,9 +198,27 @@ class SessionWatch:
         if isinstance(found, Ended):
             ours = [digest for digest in found.digests if digest in self._by_digest]
             if ours:
-                self._spawn(self.look_at(ours, found.reason))
+                self.look_soon(ours, found.reason)
         elif isinstance(found, Message):
             self._deliver(found)
+
+    def look_soon(self, digests: Iterable[bytes], reason: str) -> None:
+        """Look at these sessions at once; those already waiting to be looked at are looked at once."""
+        for digest in digests:
+            self._to_look_at.setdefault(digest, reason)
+        if self._to_look_at and not self._is_looking:
+            self._is_looking = True
+            self._spawn(self._look())
+
+    async def _look(self) -> None:
+        try:
+            while self._to_look_at:
+                waiting, self._to_look_at = self._to_look_at, {}
+                for reason in set(waiting.values()):
+                    for digests in _in_batches([one for one, why in waiting.items() if why == reason]):
+                        await self.look_at(digests, reason)
+        finally:
+            self._is_looking = False
 
     def connected(self) -> None:
         """Look at everything, since something may have been missed; not in all processes at one moment."""
@@ -209,6 +240,9 @@ class SessionWatch:
         """Look at every watched session once."""
         for digests in _in_batches(list(self._by_digest)):
             await self.look_at(digests, "")
+        if self.longest_outage is not None and self._clock() - self._answered_at > self.longest_outage:
+            for watched in [each for those in list(self._by_digest.values()) for each in list(those)]:
+                self.end(watched, "the session cannot be checked")
 
     async def look_at(self, digests: Iterable[bytes], reason: str) -> None:
         """Look these sessions up, end what has ended, and bring the others up to date.
@@ -221,11 +255,16 @@ class SessionWatch:
         try:
             async with asyncio.timeout(self._patience):
                 # Asked in one turn of the event loop, they travel to the store together.
-                answers = await asyncio.gather(*(self._look_up(digest) for digest in asked))
-        except (StoreUnavailable, TimeoutError) as error:
-            logger.debug("watched sessions could not be looked up, so all stay open: %s", error)
+                looks = (self._look_up(digest) for digest in asked)
+                answers = await asyncio.gather(*looks, return_exceptions=True)
+        except TimeoutError:
+            logger.debug("watched sessions could not be looked up in time, so all stay open")
             return
         for digest, stored in zip(asked, answers, strict=True):
+            if isinstance(stored, BaseException):
+                logger.debug("a watched session could not be looked up, so it stays open: %r", stored)
+                continue
+            self._answered_at = self._clock()
             for watched in list(self._by_digest.get(digest, ())):
                 self._settle(watched, stored, reason)
 
@@ -249,7 +288,10 @@ class SessionWatch:
             _discard(self._by_digest, watched.digest, watched)
             watched.digest = record.digest
             self._by_digest.setdefault(record.digest, set()).add(watched)
-        watched.session.draft.refresh(*stored)
+        try:
+            watched.session.draft.refresh(*stored)
+        except SessionError as error:  # what its handler has put inside cannot be stored
+            logger.debug("an open session could not be brought up to date: %s", error)
 
     def end(self, watched: Watched, reason: str) -> None:
         """End ``watched``, once."""
@@ -265,7 +307,7 @@ class SessionWatch:
 
     def _set_timer(self) -> None:
         # A timer, not a sleeping task: one that is pending when the loop ends is simply dropped.
-        delay = self.interval.total_seconds() * random.uniform(0.9, 1.1)  # noqa: S311 - not a secret
+        delay = self.interval.total_seconds() * random.uniform(0.8, 1.0)  # noqa: S311 - not a secret
         self._timer = asyncio.get_running_loop().call_later(delay, self._wake)
 
     def _wake(self) -> None:
@@ -285,6 +327,7 @@ class SessionWatch:
 
     async def aclose(self) -> None:
         """Watch nothing any more. What is open stays so; whoever stops the server closes it."""
+        self._tell_soon()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -61,11 +61,12 @@ class Issued(NamedTuple):
 
 Spawn = Callable[[Coroutine[Any, Any, None]], object]
 
-_MOST_MOVES: Final = 5
+_MOST_MOVES: Final = 64
 _MOST_CONFLICTS: Final = 200
 _MOVED: Final = "this session was given a new ID while the request was being answered"
 _TOO_CONTESTED: Final = f"{_MOST_CONFLICTS} conflicts in a row on one session"
 _PATIENT_CONFLICTS: Final = 3
+_PAUSES: Final = (0.0, 0.2, 1.0)
 
 
 class SessionMovedError(SessionEndedError):
@@ -179,25 +180,29 @@ class Writer:
             return None
         return None if found is None else found[0].digest
 
-    async def end(self, digest: bytes) -> None:
+    async def end(self, digest: bytes) -> list[bytes]:
         """Delete the session of ``digest``, also under the ID that it may have got meanwhile.
+
+        Returns the digests it had.
 
         A sign-out beside a regeneration must end what the user sees as one session. So a live record first
         expires by compare-and-swap: whoever gives it a new ID at the same moment is either seen here, and
         followed, or fails there.
         """
-        await self._end(digest, await self._found(digest))
+        return await self._end(digest, await self._found(digest))
 
-    async def end_record(self, record: Record) -> None:
+    async def end_record(self, record: Record) -> list[bytes]:
         """As :meth:`end`, for a session whose record was looked up just now."""
-        await self._end(record.digest, record)
+        return await self._end(record.digest, record)
 
-    async def _end(self, digest: bytes, found: Record | None) -> None:
+    async def _end(self, digest: bytes, found: Record | None) -> list[bytes]:
+        ended: list[bytes] = []
         for conflicts in range(_MOST_CONFLICTS):
             if found is None or found.successor is not None or await self._expire(found):
                 await self._store.delete(digest)
+                ended.append(digest)
                 if found is None or found.successor in (None, digest):
-                    return
+                    return ended
                 digest = found.successor or digest
             elif conflicts >= _PATIENT_CONFLICTS:
                 await _pause(conflicts)
@@ -340,23 +345,39 @@ class Writer:
         try:
             return await self._store.replace(marker, version=record.version)
         except StoreUnavailable:
-            if await self._was_moved_to(record, target):
+            was_moved = await self._was_moved_to(record, target)
+            if was_moved:
                 return True  # only the reply was lost
+            self._spawn(
+                self._discard(target) if was_moved is False else self._take_back(marker, record, target)
+            )
             raise
         except asyncio.CancelledError:
-            # Nobody will be told the new ID: do not leave a session behind that nobody can end.
-            self._spawn(self._discard(target))
+            # Nobody will be told the new ID: take the move back, if it has happened, so that the old one
+            # goes on; and leave no session behind that nobody can end.
+            self._spawn(self._take_back(marker, record, target))
             raise
 
-    async def _was_moved_to(self, record: Record, target: Record) -> bool:
+    async def _take_back(self, marker: Record, record: Record, target: Record) -> None:
+        """Put ``record`` back in the place of its marker, unless somebody has ended the session since."""
+        restored = msgspec.structs.replace(record, version=marker.version + 1)
+        for pause in _PAUSES:  # the store that has just failed may need a moment
+            await asyncio.sleep(pause)
+            with contextlib.suppress(StoreUnavailable, TimeoutError):
+                async with asyncio.timeout(self._limits.patience):
+                    await self._store.replace(restored, version=marker.version)
+                    break
+        await self._discard(target)
+
+    async def _was_moved_to(self, record: Record, target: Record) -> bool | None:
+        """Whether the marker was written although the store said otherwise; None when it does not say."""
         try:
             found = await self._store.load(record.digest)
-        except (StoreUnavailable, DamagedRecordError):
-            found = None
-        if found is not None and found.successor == target.digest:
-            return True
-        await self._discard(target)
-        return False
+        except StoreUnavailable:
+            return None
+        except DamagedRecordError:
+            return False
+        return found is not None and found.successor == target.digest
 
     async def _discard(self, target: Record) -> None:
         with contextlib.suppress(StoreUnavailable, TimeoutError):

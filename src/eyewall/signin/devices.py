@@ -123,7 +123,7 @@ class Devices:
         self,
         store: Store,
         *,
-        end: Callable[[Record], Awaitable[None]],
+        end: Callable[[Record], Awaitable[object]],
         live: Callable[[bytes], Awaitable[bytes | None]],
         token_in: Callable[[Record], TokenOfDevice | None],
         events: EventStream,

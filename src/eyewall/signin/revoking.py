@@ -159,9 +159,7 @@ class RevokingManager(Manager):
         principal = session.principal
         if principal is None:
             raise SessionError("nobody is signed in to this session, so it has no other devices to end")
-        session.draft.remember = False if session.draft.remembered else None
-        async with self._within(_PATIENCE):
-            return await self.devices.revoke_all(principal, keep=_digest_of(session), tokens_of_kept=True)
+        return await self._end_all_but(principal, session)
 
     async def revoke_all(self, principal: str) -> int:
         """End all sessions and remember tokens of ``principal``; return how many devices they were.
@@ -190,11 +188,17 @@ class RevokingManager(Manager):
         """
         if keep is not None and keep.principal != principal:
             raise SessionError("the session to keep is not one of this principal")
+        ended = await self._end_all_but(principal, keep)
         if keep is not None:
             keep.regenerate()
-            keep.draft.remember = False if keep.draft.remembered else None
+        return ended
+
+    async def _end_all_but(self, principal: str, kept: Session | None) -> int:
         async with self._within(_PATIENCE):
-            return await self.devices.revoke_all(principal, keep=_digest_of(keep), tokens_of_kept=True)
+            ended = await self.devices.revoke_all(principal, keep=_digest_of(kept), tokens_of_kept=True)
+        if kept is not None and kept.draft.remembered:
+            kept.draft.remember = False  # not before: an outage takes no cookie away
+        return ended
 
     def sockets(self, principal: str) -> list[object]:
         """Return the handlers of all that ``principal`` has open in this process: WebSockets and streams."""
@@ -219,8 +223,8 @@ class RevokingManager(Manager):
             await self.watch.send(Message(principal, content))
 
     async def _end_from_outside(self, record: Record) -> None:
-        await self._writer.end_record(record)
-        self.watch.tell_ended(record.digest, "ended from another device")
+        for digest in await self._writer.end_record(record):
+            self.watch.tell_ended(digest, "ended from another device")
 
     def _within(self, times: int) -> AbstractAsyncContextManager[None]:
         """Bound the wait for the store: so many times what a single call may take."""

@@ -70,7 +70,7 @@ class SessionMixin(SignInMixin, XsrfMixin, ErrorAnswers, CookieMixin):
         connection = self.request.connection
         if not isinstance(connection, CommitBarrier):
             raise SessionError(f"{type(self).__name__} has no session that could end: use SessionMixin")
-        return connection.hold_stream(self).ended
+        return connection.hold_stream(self).waiter()
 
     @property
     def session(self) -> Session:

@@ -86,6 +86,10 @@ class SignInMixin(_Handler):
             HTTPError: 405 for GET and HEAD: a link or an image elsewhere must sign nobody out (ASVS 3.5.3).
             StoreUnavailable: the session could not be loaded (answered as 503).
         """
+        if _session(self).stays_open:  # a message over a WebSocket: its handshake was checked for its origin
+            _session(self).sign_out(everywhere=everywhere)
+            self.current_user = None
+            return
         if self.request.method in SAFE_METHODS:
             _session(self).refusal_headers = {"Allow": "POST"}
             raise HTTPError(405, "sign out by POST; a GET must change nothing")

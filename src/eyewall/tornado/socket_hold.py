@@ -21,7 +21,7 @@ from eyewall.core.events import EventKind
 from eyewall.core.manager import Manager
 from eyewall.core.session import Session
 from eyewall.core.watch import Watched
-from eyewall.errors import SessionEndedError, StoreUnavailable
+from eyewall.errors import EyewallError, SessionEndedError, StoreUnavailable
 
 CLOSE_CODE: Final = 4401
 """The code a WebSocket is closed with when its session has ended: 401, in the range for applications."""
@@ -48,7 +48,9 @@ class SocketHold:
         self._manager = manager
         self._watched: Watched | None = None
         self._ended = False
+        self._reason: asyncio.Future[str] | None = None
         handler.__dict__["get"] = self._get
+        handler.__dict__["open"] = self._open
         handler.__dict__["on_message"] = self._on_message
         handler.__dict__["on_connection_close"] = self._on_connection_close
         if getattr(handler, "session_activity", "messages") == "any":
@@ -57,6 +59,8 @@ class SocketHold:
     async def _get(self, *args: Any, **kwargs: Any) -> None:
         """Store what ``prepare()`` changed, because a 101 cannot wait for it; then shake hands."""
         handler, session = self._owner(), self._session
+        if session.failure is not None and session.draft.session_id is not None:
+            raise session.failure  # without its session it would fail at every message, and never end
         if session.failure is None and session.draft.has_unsaved_changes():
             await self._manager.save(session)
         result = type(handler).get(handler, *args, **kwargs)
@@ -70,6 +74,20 @@ class SocketHold:
         if session.draft.record is not None and not session.draft.in_cookie:
             self._watched = Watched(session, self._end, self._deliver, self._owner())
             self._manager.watch.add(self._watched)
+            # It may have ended since it was loaded, and been announced before we listened.
+            self._manager.watch.look_soon([self._watched.digest], "ended")
+
+    async def _open(self, *args: Any, **kwargs: Any) -> None:
+        handler = self._owner()
+        try:
+            result = type(handler).open(handler, *args, **kwargs)
+            if result is not None:
+                await convert_yielded(result)
+        except BaseException:
+            self._on_connection_close()  # Tornado cuts the connection, and tells nobody
+            raise
+        if self._session.failure is None and self._manager.needs_commit(self._session):
+            await self._store()
 
     # -- messages -----------------------------------------------------------------------------------------
 
@@ -93,17 +111,38 @@ class SocketHold:
 
     def _serve(self, message: str | bytes) -> Awaitable[None] | None:
         handler = self._owner()
-        if getattr(handler, "session_activity", "messages") != "none":
-            self._session.used = True  # a message counts as a use, so that a touch may be due
-        result = type(handler).on_message(handler, message)
+        self._session.used = False
+        try:
+            result = type(handler).on_message(handler, message)
+        except BaseException:
+            self._manager.spawn(self._commit_failed())
+            raise
         if result is not None:
             return self._await_then_store(result)
-        return self._store() if self._manager.needs_commit(self._session) else None
+        return self._store() if self._is_due() else None
+
+    def _is_due(self) -> bool:
+        activity = getattr(self._owner(), "session_activity", "messages")
+        self._session.used = activity != "none" or self._session.draft.has_unsaved_changes()
+        return self._manager.needs_commit(self._session)
 
     async def _await_then_store(self, result: Any) -> None:
-        await convert_yielded(result)
-        if self._manager.needs_commit(self._session):
+        try:
+            await convert_yielded(result)
+        except BaseException:
+            await self._commit_failed()
+            raise
+        if self._is_due():
             await self._store()
+
+    async def _commit_failed(self) -> None:
+        """As after a 500: no data is kept, but ending the session takes effect."""
+        self._session.used = True
+        if self._session.failure is None and self._session.draft.has_work():
+            with contextlib.suppress(EyewallError):
+                await self._manager.commit(self._session, status=500)
+        if self._session.draft.record is None and self._watched is not None:
+            self._end("signed out")
 
     async def _store(self) -> None:
         try:
@@ -114,6 +153,8 @@ class SocketHold:
             self._end("ended")
         if self._session.draft.record is None and self._watched is not None:
             self._end("signed out")  # by this very message
+        elif not self._session.draft.has_unsaved_changes():
+            self._session.draft.forget_values()
 
     def _write_message(self, *args: Any, **kwargs: Any) -> Any:
         handler = self._owner()
@@ -133,12 +174,20 @@ class SocketHold:
 
     # -- the end ------------------------------------------------------------------------------------------
 
+    def waiter(self) -> asyncio.Future[str]:
+        """See :meth:`StreamHold.waiter`."""
+        if self._reason is None:
+            self._reason = asyncio.get_running_loop().create_future()
+        return asyncio.shield(self._reason)
+
     def _end(self, reason: str) -> None:
         if self._ended:
             return
         self._ended = True
         self._forget()
         self._session.close()
+        if self._reason is not None and not self._reason.done():
+            self._reason.set_result(reason)
         handler = self._handler()
         if handler is not None:
             self._manager.spawn(_close(handler, reason))
@@ -147,6 +196,8 @@ class SocketHold:
         self._ended = True
         self._forget()
         self._session.close()
+        if self._reason is not None:
+            self._reason.cancel()
         handler = self._owner()
         type(handler).on_connection_close(handler)
 
@@ -163,8 +214,14 @@ class SocketHold:
 
 async def _close(handler: WebSocketHandler, reason: str) -> None:
     hook = getattr(handler, "on_session_end", None)
-    if hook is not None:
-        await _called(handler, hook, reason)
+    try:
+        if hook is not None:
+            await _called(handler, hook, reason)
+    finally:
+        _close_now(handler, reason)
+
+
+def _close_now(handler: WebSocketHandler, reason: str) -> None:
     handler.close(CLOSE_CODE, reason.encode("ascii", "replace")[:_LONGEST_REASON].decode("ascii"))
 
 
@@ -176,6 +233,8 @@ async def _called(handler: WebSocketHandler, hook: Any, argument: Any) -> None:
             if inspect.isawaitable(result):
                 await result
     except WebSocketClosedError:
+        pass
+    except asyncio.CancelledError:
         pass
     except Exception:  # noqa: BLE001 - logged as Tornado logs what goes wrong in on_message()
         handler.log_exception(*sys.exc_info())

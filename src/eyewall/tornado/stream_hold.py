@@ -42,6 +42,10 @@ class StreamHold:
             self._timer.cancel()
         self.ended.cancel()
 
+    def waiter(self) -> asyncio.Future[str]:
+        """A future of one's own: whoever cancels it, as ``wait_for`` does, cancels no other."""
+        return asyncio.shield(self.ended)
+
     def _end(self, reason: str) -> None:
         if not self.ended.done():
             self.ended.set_result(reason)

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 from tornado.websocket import WebSocketHandler
 
 from eyewall.tornado.mixin import SessionMixin
+from eyewall.tornado.sessions import Sessions
 from eyewall.tornado.socket_hold import write_to
 
 _C = TypeVar("_C", bound=type)
@@ -54,9 +55,12 @@ class SessionWebSocketMixin(SessionMixin):
             write_to(self, content)
         return None
 
-    def check_origin(self, origin: str) -> bool:  # noqa: ARG002 - checked before, by the settings
+    def check_origin(self, origin: str) -> bool:
         """Say yes: other origins were refused before ``prepare()``; see ``trusted_origins``."""
-        return type(self).cross_origin_protection
+        settings = Sessions.serving(self.application).settings
+        if type(self).cross_origin_protection and settings.cross_origin_protection:
+            return True
+        return bool(super().check_origin(origin))  # type: ignore[misc]  # Tornado's own, by its own rule
 
 
 def authenticated_socket(handler_class: _C) -> _C:
@@ -65,5 +69,7 @@ def authenticated_socket(handler_class: _C) -> _C:
     ``@tornado.web.authenticated`` on ``open()`` would refuse after the 101, when the client believes that it
     is connected.
     """
-    handler_class.needs_principal = True  # type: ignore[attr-defined]  # what the mixin declares
+    if not issubclass(handler_class, SessionMixin):
+        raise TypeError(f"{handler_class.__name__} needs SessionWebSocketMixin, before WebSocketHandler")
+    handler_class.needs_principal = True
     return handler_class

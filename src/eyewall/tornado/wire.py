@@ -17,6 +17,7 @@ import http
 import http.client
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from tornado.concurrent import Future
@@ -107,11 +108,27 @@ class CommitBarrier(HTTPConnection):
         if isinstance(handler, WebSocketHandler) and self._socket is None:
             self._socket = SocketHold(handler, self._session, self._manager)
 
-    def hold_stream(self, owner: object) -> StreamHold:
+    def hold_stream(self, owner: object) -> StreamHold | SocketHold:
         """Let this answer end with its session; returns what knows when."""
+        if self._socket is not None:
+            return self._socket
         if self._stream is None:
-            self._stream = StreamHold(self._session, self._manager, self._cut, owner)
+            self._stream = StreamHold(self._session, self._manager, self._cut_stream, owner)
+            if self._session.closed:
+                self._stream.done()
+            else:
+                self._inner.set_close_callback(partial(self._gone, owner))  # type: ignore[attr-defined]  # as above
         return self._stream
+
+    def _gone(self, owner: Any) -> None:
+        if self._stream is not None:
+            self._stream.done()
+        owner.on_connection_close()
+
+    def _cut_stream(self) -> None:
+        stream = getattr(self._inner, "stream", None)
+        if stream is not None:
+            stream.close()
 
     @property
     def is_finished(self) -> bool:

@@ -1,0 +1,1 @@
+"""Sockets: what strangers, races and broken stores do to them."""

@@ -1,0 +1,1 @@
+"""WebSockets and streams: they have their session, and end with it."""
