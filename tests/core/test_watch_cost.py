@@ -43,7 +43,7 @@ async def test_ten_thousand_sockets_cost_one_call_for_each_batch(place: Place) -
     """One call for each socket every five seconds would be the store's whole work; a long turn, ours."""
     for _ in range(10_000):
         place.open(await place.session())
-    await asyncio.sleep(0)
+    await place.settled()
     place.store.forget_calls()
     pause = await longest_pause(place.watch.check_all())
     assert place.store.loads == 10_000
