@@ -10,12 +10,13 @@ VENV_MADE := $(VENV)/.made
 UV_READY := $(VENV)/.uv-ready
 DEMO_READY := $(VENV)/.demo-ready
 DEV_READY := $(VENV)/.dev-ready
+BENCH_READY := $(VENV)/.bench-ready
 
 # What is already in .venv is enough: neither step may reach for the network or build in a fresh environment.
 INSTALL_EYEWALL := $(BIN)/pip install --quiet --no-index --no-deps --no-build-isolation --editable .
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup test check lint types imports docs format coverage matrix lock soak clean
+.PHONY: help demo setup test check lint types imports docs format coverage matrix lock soak bench instructions clean
 
 help: ## Show this list
 	@echo "make <command> [PYTHON=python3.12] [ARGS=...]"
@@ -58,9 +59,16 @@ coverage: $(DEV_READY) ## Run the tests and show which lines none of them reache
 matrix: $(DEV_READY) ## Run the tests on every Python found, with Tornado 6.4, 6.5 and 6.6
 	@$(BIN)/nox $(ARGS)
 
-soak: $(DEV_READY) ## Run at length what the tests try briefly: sweeping, killed writers, every store (minutes)
+soak: $(DEV_READY) ## Run at length what the tests try briefly: sweeping, killed writers, faults (many minutes)
 	@EYEWALL_TEST_SOAK=1 EYEWALL_TEST_KILLS=500 $(BIN)/pytest --timeout 0 $(ARGS) \
-	  tests/stores/test_sweeping.py tests/stores/test_file_processes.py tests/examples/test_every_store.py
+	  tests/stores/test_sweeping.py tests/stores/test_file_processes.py tests/examples/test_every_store.py \
+	  tests/faults tests/model
+
+bench: $(BENCH_READY) ## Measure session layers side by side (85 minutes); ARGS=--quick tries it in 20 s
+	@$(BIN)/python -m bench.run $(ARGS)
+
+instructions: $(BENCH_READY) ## Count the machine instructions of a request; fails when they grew by 2 %
+	@$(BIN)/python -m bench.instructions $(ARGS)
 
 lock: $(UV_READY) ## Remake requirements/*.txt from pyproject.toml; ARGS=--upgrade takes newer versions
 	@UV=$(BIN)/uv requirements/lock $(ARGS)
@@ -94,3 +102,8 @@ $(DEV_READY): requirements/dev.txt pyproject.toml $(UV_READY) | $(VENV_MADE)
 	@requirements/install $(VENV) requirements/dev.txt
 	@$(INSTALL_EYEWALL)
 	@touch $(DEMO_READY) $@
+
+$(BENCH_READY): requirements/bench.txt pyproject.toml $(DEV_READY)
+	@echo "Installing the systems to compare with into $(VENV) (once) ..."
+	@requirements/install $(VENV) requirements/bench.txt
+	@touch $@
