@@ -91,9 +91,13 @@ class Users:
         )
 
     async def set_password(self, user: User, password: str) -> None:
-        await asyncio.to_thread(
-            self._run_now, "UPDATE users SET password = ? WHERE id = ?", password, user.id
-        )
+        statement = "UPDATE users SET password = ? WHERE id = ?"
+        await asyncio.to_thread(self._run_now, statement, password, user.id)
+
+    async def rehash_password(self, user: User, password: str) -> None:
+        """Store a better hash of the same password; never over one that was changed meanwhile."""
+        statement = "UPDATE users SET password = ? WHERE id = ? AND password = ?"
+        await asyncio.to_thread(self._run_now, statement, password, user.id, user.password)
 
     async def _one(self, statement: str, *values: str) -> User | None:
         rows = await asyncio.to_thread(self._run_now, statement, *values)
@@ -167,7 +171,7 @@ class SitePage(SessionMixin, Page):
             return None
         await self.attempt_succeeded(name)
         if needs_rehash(user.password):  # made with weaker parameters, or by the application before this one
-            await self.users.set_password(user, await hash_password(password))
+            await self.users.rehash_password(user, await hash_password(password))
         return user
 
 

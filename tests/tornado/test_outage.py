@@ -129,10 +129,40 @@ async def test_an_outage_is_one_log_line_per_change_of_state(
     for _ in range(20):
         await site.fetch("/public")
     site.store.failures.clear()
+    site.sessions._health.left_alone = 0.0  # the moment for which it is left alone has passed
+    site.sessions._health._ask_at = 0.0
     for _ in range(5):
         await site.fetch("/read")
     lines = [record.message for record in caplog.records if record.name == "eyewall"]
     assert [line.split(" [")[0] for line in lines] == ["store does not answer", "store answers again"]
+
+
+async def test_a_dead_store_is_left_alone_for_a_moment_and_then_asked_by_one(serve: ServeSite) -> None:
+    """Thousands of requests that each wait for the same dead server hold it under when it comes up."""
+    site = await serve(ROUTES)
+    await site.sign_on(k="v")
+    site.store.failures["load"] = DOWN
+    for _ in range(5):
+        assert (await site.fetch("/read")).code == 503
+    site.store.calls.clear()
+    for _ in range(20):
+        answer = await site.fetch("/read")
+        assert (answer.code, answer.headers["Retry-After"], "Set-Cookie" in answer.headers) == (503, "2", False)
+    assert site.store.calls == []
+    site.store.failures.clear()
+    site.sessions._health._ask_at = 0.0
+    assert await site.text("/read") == "v"
+    assert await site.text("/read") == "v"
+
+
+async def test_a_store_that_only_reads_goes_on_being_read(serve: ServeSite) -> None:
+    """A full disk refuses what is new; it must not make strangers of those who only look."""
+    site = await serve(ROUTES)
+    await site.sign_on(k="v")
+    site.store.failures["replace"] = DOWN
+    for _ in range(10):
+        assert (await site.fetch("/incr", "POST")).code == 503
+    assert await site.text("/read") == "v"
 
 
 async def test_a_store_with_a_bug_answers_500_not_silence(

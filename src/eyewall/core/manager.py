@@ -23,7 +23,7 @@ from eyewall.core.saving import Saving
 from eyewall.core.session import Session
 from eyewall.core.store import Clock, SelfCheck, Store, utc_now
 from eyewall.core.store_health import as_store_failure
-from eyewall.core.writer import SessionMovedError
+from eyewall.core.stored_sessions import SessionMovedError
 from eyewall.crypto.key_use import KeyUse, Use
 from eyewall.crypto.keyring import KeyRing
 from eyewall.errors import DamagedRecordError, StoreUnavailable
@@ -112,7 +112,7 @@ class Manager(Saving):
             return
         digest = digest_of(draft.session_id)
         try:
-            async with self._health.watching(self._timeout):
+            async with self._health.watching(self._timeout, reading=True):
                 began = monotonic()
                 found = await self._writer.load(digest)
                 session.waited = monotonic() - began

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from time import monotonic
+from typing import Final
 
 from eyewall.core.deadlines import Deadlines
 from eyewall.core.events import EventKind, EventStream, logger
 from eyewall.errors import DamagedRecordError, SessionError, StoreUnavailable
+
+FAILED_READS: Final = 5
+"""After so many loads in a row have failed, the store is left alone for a moment."""
+
+LEFT_ALONE: Final = 0.5
+"""Seconds for which it is left alone: few, because it may be back, and every request is refused meanwhile."""
 
 
 class StoreHealth:
@@ -19,24 +27,44 @@ class StoreHealth:
     def __init__(self, events: EventStream) -> None:
         self._events = events
         self._is_up = True
+        self._failed_reads = 0
+        self._ask_at = 0.0
+        self.left_alone = LEFT_ALONE
         self.deadlines = Deadlines()
 
-    def watching(self, patience: float) -> _Watching:
+    def watching(self, patience: float, *, reading: bool = False) -> _Watching:
         """Give the calls inside ``async with`` this ``patience`` (seconds); what fails is StoreUnavailable.
+
+        A store that fails to read again and again is dead: for a moment it is not asked at all, then by one
+        request, and by all when that one was answered. So nobody waits for what others have waited for in
+        vain, and the store is not held under while it comes up.
 
         A driver may time out, or cancel its own call; neither may end the request without an answer. Only
         a cancellation of the request's own task goes on as one.
         """
-        return _Watching(self, patience)
+        return _Watching(self, patience, reading=reading)
+
+    def admit(self) -> None:
+        """Let a call go to the store, or raise StoreUnavailable at once while the store is left alone."""
+        if self._failed_reads < FAILED_READS:
+            return
+        now = monotonic()
+        if now < self._ask_at:
+            raise StoreUnavailable("the store has just failed several times; it is asked again in a moment")
+        self._ask_at = now + self.left_alone  # this one finds out; if it hangs, another one later
 
     def answered(self) -> None:
         """Note that the store answers."""
+        self._failed_reads = 0
         if not self._is_up:
             self._is_up = True
             self._events.emit(EventKind.STORE_BACK)
 
-    def failed(self, error: StoreUnavailable) -> None:
+    def failed(self, error: StoreUnavailable, *, reading: bool) -> None:
         """Note that the store did not answer."""
+        if reading:  # one that is full reads all the same, and must go on doing so
+            self._failed_reads += 1
+            self._ask_at = monotonic() + self.left_alone
         if self._is_up:
             self._is_up = False
             self._events.emit(EventKind.STORE_DOWN, detail=str(error))
@@ -45,13 +73,15 @@ class StoreHealth:
 class _Watching:
     """The wait for one store call; a class, because a generator with a context manager inside costs more."""
 
-    __slots__ = ("_health", "_limit", "_patience")
+    __slots__ = ("_health", "_limit", "_patience", "_reading")
 
-    def __init__(self, health: StoreHealth, patience: float) -> None:
+    def __init__(self, health: StoreHealth, patience: float, *, reading: bool) -> None:
         self._health = health
         self._patience = patience
+        self._reading = reading
 
     async def __aenter__(self) -> None:
+        self._health.admit()
         self._limit = self._health.deadlines.begin(self._patience)
 
     async def __aexit__(
@@ -67,7 +97,7 @@ class _Watching:
         if isinstance(error, asyncio.CancelledError) and _own_task_is_cancelled():
             return  # goes on
         unavailable = _as_unavailable(error, f"{self._patience:.3g} s" if expired else "")
-        self._health.failed(unavailable)
+        self._health.failed(unavailable, reading=self._reading)
         raise unavailable from None
 
 

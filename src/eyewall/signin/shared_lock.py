@@ -41,6 +41,7 @@ this time no session is left that the lock could have been about.
 
 _NOBODY: Final = b""
 _LONGEST_PAUSE: Final = 0.05
+_PAUSES: Final = (0.0, 0.3, 1.0)
 
 
 class Lease(msgspec.Struct, frozen=True, array_like=True):
@@ -126,10 +127,14 @@ class SharedLocks:
                 return None
             return self._kept(_NOBODY, self._clock())
 
-        # If it cannot be given back, its lease runs out; what was done under it is done.
-        with contextlib.suppress(StoreUnavailable, TimeoutError):
-            async with asyncio.timeout(self._patience):
-                await self._leases.update(name, give_back)
+        # If it cannot be given back, its lease runs out; what was done under it is done. But a store that has
+        # failed once may answer the second time, and then nobody waits for the lease.
+        for pause in _PAUSES:
+            await asyncio.sleep(pause)
+            with contextlib.suppress(StoreUnavailable, TimeoutError):
+                async with asyncio.timeout(self._patience):
+                    await self._leases.update(name, give_back)
+                return
 
     def _kept(self, holder: bytes, until: Instant) -> Kept[Lease]:
         return Kept(Lease(holder, until), self._clock() + _KEPT)

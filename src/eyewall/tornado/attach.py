@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Final
+from typing import Final, Literal
 
 from tornado.httputil import HTTPServerRequest
 
@@ -15,6 +15,9 @@ from eyewall.core.record import Device
 from eyewall.core.session import Session
 from eyewall.errors import EyewallError, SessionError
 from eyewall.tornado.wire import CommitBarrier
+
+OutagePolicy = Literal["if-used", "required", "anonymous"]
+"""What a handler does without its session; see ``SessionMixin.when_store_fails``."""
 
 _LONGEST_AGENT: Final = 512
 _LONGEST_ADDRESS: Final = 64
@@ -53,6 +56,17 @@ async def settle(manager: Manager, request: HTTPServerRequest, session: Session)
             await manager.save(session)
         except EyewallError as error:
             session.failure = error
+
+
+def meet_outage(session: Session, policy: OutagePolicy) -> None:
+    """Let a session that could not be loaded be what the handler asks for.
+
+    Raises:
+        Exception: what loading it failed with, where it is required.
+    """
+    if policy == "required" and session.failure is not None:
+        session.used = True
+        raise session.failure
 
 
 def session_on(request: HTTPServerRequest) -> Session | None:

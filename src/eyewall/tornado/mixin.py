@@ -14,10 +14,12 @@ from tornado.websocket import WebSocketHandler
 from eyewall.core.session import Session
 from eyewall.errors import SessionError
 from eyewall.tornado.attach import (
+    OutagePolicy,
     attach,
     cross_origin_problem,
     is_handshake,
     is_settled,
+    meet_outage,
     session_on,
     settle,
 )
@@ -50,6 +52,11 @@ class SessionMixin(SignInMixin, XsrfMixin, ErrorAnswers, CookieMixin):
 
     cross_origin_protection: ClassVar[bool] = True
     """Set to False on a handler that other sites may post to. It must not rely on cookies then."""
+
+    when_store_fails: ClassVar[OutagePolicy] = "if-used"
+    """What happens when the session cannot be loaded: ``"if-used"``, a 503 once the handler uses it;
+    ``"required"``, a 503 in any case; ``"anonymous"``, the page as a stranger sees it, and a 503 only if
+    something is to be stored. The visitor's cookie is left alone by all of them."""
 
     needs_principal: ClassVar[bool] = False
     """Whether a WebSocket handshake is refused when nobody is signed in; see ``authenticated_socket``."""
@@ -147,37 +154,35 @@ def _begin(handler: SessionMixin) -> Coroutine[Any, Any, None] | None:
         _guard_streamed_body(handler)
         if isinstance(handler, WebSocketHandler) and isinstance(request.connection, CommitBarrier):
             request.connection.hold_socket(handler)
+    problem = None
+    if type(handler).cross_origin_protection:
+        problem = cross_origin_problem(sessions, request, _trust_of(handler))
+    if problem is not None:
+        session.draft.remembered = False  # another site's request must not use the token up
     if loading or has_own_loader(handler):
-        return _load_then_check(handler, sessions, session, loading=loading)
-    _check(handler, sessions)
+        return _load_then_check(handler, sessions, session, problem, loading=loading)
+    _check(handler, sessions, problem)
     return None
 
 
 async def _load_then_check(
-    handler: SessionMixin, sessions: Sessions, session: Session, *, loading: bool
+    handler: SessionMixin, sessions: Sessions, session: Session, problem: str | None, *, loading: bool
 ) -> None:
     if loading:
         await settle(sessions, handler.request, session)
-    if has_own_loader(handler) and not _is_refused(handler, sessions):
+    if session.failure is not None:
+        meet_outage(session, type(handler).when_store_fails)
+    if has_own_loader(handler) and problem is None:
         await load_current_user(handler, session)
-    _check(handler, sessions)
+    _check(handler, sessions, problem)
 
 
-def _is_refused(handler: SessionMixin, sessions: Sessions) -> bool:
-    """Whether another site sent this: then nobody's user is loaded for it."""
-    protected = type(handler).cross_origin_protection
-    return protected and cross_origin_problem(sessions, handler.request, _trust_of(handler)) is not None
-
-
-def _check(handler: SessionMixin, sessions: Sessions) -> None:
+def _check(handler: SessionMixin, sessions: Sessions, problem: str | None) -> None:
     """Put in place of ``prepare()`` what must come before it."""
-    request = handler.request
-    if type(handler).cross_origin_protection:
-        problem = cross_origin_problem(sessions, request, _trust_of(handler))
-        if problem is not None:
-            _instead_of_prepare(handler, HTTPError(403, "%s", problem))
-            return
-    if type(handler).needs_principal and is_handshake(request):
+    if problem is not None:
+        _instead_of_prepare(handler, HTTPError(403, "%s", problem))
+        return
+    if type(handler).needs_principal and is_handshake(handler.request):
         _refuse_strangers(handler)
     demand_token(handler, sessions)
 
