@@ -385,3 +385,14 @@ def test_a_missing_library_is_named_with_what_to_install(library: str) -> None:
     done = run(f"import sys; sys.modules[{library!r}] = None; import eyewall.signin.passwords")
     assert f"MissingDriverError: passwords need the library '{library}'" in done.stderr
     assert "pip install 'eyewall[passwords]'" in done.stderr
+
+
+@pytest.mark.parametrize("costs", ["m=4294967295,t=2,p=1", "m=19456,t=4000000000,p=1"])
+async def test_a_planted_hash_takes_neither_the_memory_nor_a_thread(costs: str) -> None:
+    """Whoever can write one row of the users' table could stop every sign-in."""
+    passwords = Passwords()
+    stored = await passwords.hash("correct horse")
+    planted = stored.replace(stored.split("$")[3], costs)
+    assert await passwords.verify("correct horse", planted) is False
+    assert await passwords.verify("correct horse", stored) is True
+    passwords.close()

@@ -81,6 +81,12 @@ RFC_9106: Final = Strength(passes=3, memory=64 * 1024, lanes=4)
 """RFC 9106, section 4, second recommended option: harder to guess offline, and five times the work here."""
 
 
+_MOST_MEMORY: Final = 1024 * 1024
+_MOST_PASSES: Final = 64
+"""More KiB or passes than these has no hash that anybody made on purpose; a damaged or planted one may ask for
+all the memory there is, or for a thread for hours."""
+
+
 class Passwords:
     """Hashes and verifies passwords in threads of its own.
 
@@ -160,6 +166,9 @@ class Passwords:
     def _matches(self, password: str, secret: bytes, stored: str) -> bool:
         if _BCRYPT.fullmatch(stored):
             return bcrypt.checkpw(_bytes_for_bcrypt(password), stored.encode("ascii"))
+        asked = argon2.extract_parameters(stored)
+        if asked.memory_cost > _MOST_MEMORY or asked.time_cost > _MOST_PASSES:
+            raise ValueError("a hash that asks for more than anybody would have chosen")
         return self._hasher.verify(stored, secret)
 
     def _work_for_nothing(self) -> bool:
