@@ -16,7 +16,7 @@ BENCH_READY := $(VENV)/.bench-ready
 INSTALL_EYEWALL := $(BIN)/pip install --quiet --no-index --no-deps --no-build-isolation --editable .
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup test check lint types imports docs format coverage matrix lock soak bench instructions clean
+.PHONY: help demo setup test check lint types imports docs format coverage matrix lock soak faults bench instructions clean
 
 help: ## Show this list
 	@echo "make <command> [PYTHON=python3.12] [ARGS=...]"
@@ -28,7 +28,10 @@ demo: $(DEMO_READY) ## Run the demonstration (installs only what it needs)
 setup: $(DEV_READY) ## Create .venv with all that tests and checks need
 
 test: $(DEV_READY) ## Run the tests; ARGS="-k cookie" picks some
-	@$(BIN)/pytest -n auto --maxprocesses 8 --dist loadfile $(ARGS)
+	@$(BIN)/pytest -n auto --maxprocesses 8 --dist loadfile --ignore tests/faults $(ARGS)
+
+faults: $(DEV_READY) ## Kill, freeze, fill and cut real servers, and look whether every promise holds (minutes)
+	@$(BIN)/pytest -n auto --maxprocesses 8 --dist loadfile $(ARGS) tests/faults
 
 check: lint types imports docs ## Lint, types, direction of imports, documentation
 
