@@ -14,7 +14,8 @@ import pytest_asyncio
 
 from eyewall.core.announcements import Message
 from eyewall.core.manager import Manager
-from eyewall.core.watch import SessionWatch, Watched
+from eyewall.core.watch import SessionWatch
+from eyewall.core.watched import Watched
 from eyewall.crypto.keyring import KeyRing
 from eyewall.errors import DamagedRecordError, StoreUnavailable
 from eyewall.settings import Settings

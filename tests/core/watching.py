@@ -9,7 +9,8 @@ from typing import Any
 from eyewall.core.manager import Manager
 from eyewall.core.record import Record
 from eyewall.core.session import Session
-from eyewall.core.watch import SessionWatch, Watched
+from eyewall.core.watch import SessionWatch
+from eyewall.core.watched import Watched
 from eyewall.crypto.keyring import KeyRing
 from eyewall.settings import Settings
 from eyewall.stores.memory import MemoryStore

@@ -12,8 +12,9 @@ from eyewall.core.payload import decode_payload
 from eyewall.core.record import Device, Record
 from eyewall.core.side_records import Kept, SideRecords
 from eyewall.core.store import Clock, PrincipalIndex, Store
+from eyewall.core.stored_sessions import Issued, Limits
 from eyewall.core.timeouts import Timeouts
-from eyewall.core.writer import Issued, Limits, Writer
+from eyewall.core.writer import Writer
 from eyewall.errors import TooManySessionsError
 from eyewall.signin.admission import Admission, WhenFull
 from eyewall.signin.devices import Devices

@@ -182,7 +182,7 @@ async def serving(
         await sessions.aclose()
 
 
-_OWN = ("uses_session", "check_xsrf_cookie")
+_OWN = ("uses_session", "check_xsrf_cookie", "when_store_fails")
 """What a test's handler overrides of the mixin, as a handler below the mixin would."""
 
 

@@ -7,10 +7,11 @@ from datetime import timedelta
 
 import pytest
 from tornado.httpclient import HTTPResponse
+from tornado.web import RequestHandler
 
-from eyewall import Settings
+from eyewall import SessionMixin, Settings
 from eyewall.errors import StoreUnavailable
-from tests.tornado.site import SECRET, Handler, ServeSite
+from tests.tornado.site import SECRET, Handler, ServeSite, serving
 
 DOWN = StoreUnavailable("connection refused")
 
@@ -146,8 +147,7 @@ async def test_a_dead_store_is_left_alone_for_a_moment_and_then_asked_by_one(ser
         assert (await site.fetch("/read")).code == 503
     site.store.calls.clear()
     for _ in range(20):
-        answer = await site.fetch("/read")
-        assert (answer.code, answer.headers["Retry-After"], "Set-Cookie" in answer.headers) == (503, "2", False)
+        assert is_clean_503(await site.fetch("/read"))
     assert site.store.calls == []
     site.store.failures.clear()
     site.sessions._health._ask_at = 0.0
@@ -208,3 +208,44 @@ async def test_a_failing_touch_fails_no_page(serve: ServeSite) -> None:
     site.store.failures["touch"] = DOWN
     assert await site.text("/read") == "v"
     assert "touch" in site.store.calls
+
+
+class Anonymous(Handler):
+    when_store_fails = "anonymous"
+
+    def get(self) -> None:
+        self.write(f"{self.s.principal} {self.s.get('k')}")
+
+    def post(self) -> None:
+        self.s["k"] = "new"
+
+
+class Required(SessionMixin, RequestHandler):
+    when_store_fails = "required"
+
+    def get(self) -> None:
+        self.write("nothing of the session")
+
+
+async def test_a_page_may_go_without_the_session_in_an_outage(serve: ServeSite) -> None:
+    """A news page must not go down with the store; and its readers must not be signed out by it."""
+    site = await serve([*ROUTES, ("/news", Anonymous)])
+    await site.sign_on(k="v")
+    site.store.failures["load"] = DOWN
+    answer = await site.fetch("/news")
+    assert (answer.code, answer.body, "Set-Cookie" in answer.headers) == (200, b"None None", False)
+    assert answer.headers["Cache-Control"].startswith("private")
+    assert is_clean_503(await site.fetch("/news", "POST"))
+    site.store.failures.clear()
+    assert await site.text("/news") == "None v"
+    assert await site.text("/read") == "v"
+
+
+async def test_a_page_may_require_the_session_whether_it_uses_it_or_not() -> None:
+    """What looks at the session in the middle of its work should not begin without it."""
+    async with serving("mixin", [*ROUTES, ("/work", Required)]) as site:
+        await site.sign_on(k="v")
+        site.store.failures["load"] = DOWN
+        assert is_clean_503(await site.fetch("/work"))
+        site.store.failures.clear()
+        assert await site.text("/work") == "nothing of the session"

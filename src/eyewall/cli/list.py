@@ -15,8 +15,9 @@ from eyewall.core.events import EventStream
 from eyewall.core.opening import SECRET_FILE, encrypted_store, keyring_for
 from eyewall.core.record import Record
 from eyewall.core.store import PrincipalIndex, Store, utc_now
+from eyewall.core.stored_sessions import Limits
 from eyewall.core.timeouts import Timeouts
-from eyewall.core.writer import Limits, Writer
+from eyewall.core.writer import Writer
 from eyewall.crypto.keyring import KeyRing
 from eyewall.errors import ConfigurationError, StoreUnavailable
 from eyewall.settings import Settings

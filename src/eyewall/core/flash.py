@@ -10,7 +10,8 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 
 from eyewall.core.codec import decode_value, encode_value
-from eyewall.core.draft import MISSING, Draft
+from eyewall.core.draft import Draft
+from eyewall.core.draft_values import MISSING
 from eyewall.core.payload import FlashEntry
 from eyewall.errors import DamagedRecordError
 

@@ -18,10 +18,11 @@ from eyewall.core.record import Device, Record
 from eyewall.core.session import Session
 from eyewall.core.store import Clock, PrincipalIndex, Store
 from eyewall.core.store_health import StoreHealth
+from eyewall.core.stored_sessions import Issued, Limits, SessionMovedError
 from eyewall.core.sweeping import Sweeper
 from eyewall.core.timeouts import Timeouts
 from eyewall.core.watch import SessionWatch
-from eyewall.core.writer import Issued, Limits, SessionMovedError, Writer
+from eyewall.core.writer import Writer
 from eyewall.errors import DamagedRecordError, SessionEndedError, StoreUnavailable, TooManySessionsError
 from eyewall.settings import Settings
 

@@ -6,21 +6,21 @@ answer leaves, or at ``await session.save()``.
 
 from __future__ import annotations
 
-import asyncio
 import secrets
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from datetime import datetime, timedelta
-from types import MappingProxyType
 from typing import Any, Final, Protocol
 
 from eyewall.core.changes import Identity
 from eyewall.core.codec import encode_value
-from eyewall.core.draft import MISSING, CookieAction, Draft
+from eyewall.core.draft import Draft
+from eyewall.core.draft_values import MISSING
 from eyewall.core.flash import Flash
 from eyewall.core.ids import shortened
 from eyewall.core.payload import FlashEntry
+from eyewall.core.session_use import SessionUse
 from eyewall.core.store import Clock
-from eyewall.errors import HeadersSentError, SessionClosedError, SessionError, UnstorableValueError
+from eyewall.errors import SessionError, UnstorableValueError
 
 MAX_PRINCIPAL_BYTES: Final = 1024
 """Longest principal. It is an identifier, kept with every session and in every store's index."""
@@ -47,7 +47,7 @@ class Keeper(Protocol):
         """Remove the messages under ``key``, or all, atomically; return those that this call removed."""
 
 
-class Session(MutableMapping[str, Any]):
+class Session(SessionUse, MutableMapping[str, Any]):
     """What one browser's requests share.
 
     A mapping from text keys to values (None, bool, int, float, str, bytes, list, tuple, dict, set,
@@ -62,16 +62,7 @@ class Session(MutableMapping[str, Any]):
     :class:`~eyewall.errors.SessionClosedError`.
     """
 
-    used = False
-    closed = False
-    headers_sent = False
-    stays_open = False
-    store_failed = False
-    refusal_headers: Mapping[str, str] = MappingProxyType({})  # for an answer of 400 or more
-    waited = 0.0  # seconds spent on loading
-    failure: Exception | None = None
     _flash: Flash | None = None
-    _lock: asyncio.Lock | None = None
 
     def __init__(self, keeper: Keeper, draft: Draft, *, consuming: bool | Callable[[], bool] = True) -> None:
         """Made by the manager, never by applications."""
@@ -297,43 +288,6 @@ class Session(MutableMapping[str, Any]):
             self._needs_headers("a new session")
         return await self._keeper.modify(self, key, function, default)
 
-    # -- for the adapter ----------------------------------------------------------------------------------
-
-    def turn(self) -> asyncio.Lock:
-        """The lock under which this session is saved: one save of one request at a time."""
-        if self._lock is None:
-            self._lock = asyncio.Lock()
-        return self._lock
-
-    def is_being_saved(self) -> bool:
-        """Whether a save of this session is under way."""
-        return self._lock is not None and self._lock.locked()
-
-    def close(self) -> None:
-        """From now on refuse changes: the response is finished."""
-        self.closed = True
-
-    def stay_open(self) -> None:
-        """There is no response any more: the connection has become a WebSocket, and changes go on."""
-        self.closed = False
-        self.headers_sent = self.stays_open = True
-        self.waited = 0.0
-
-    def cookie_due(self) -> CookieAction:
-        """What the response must tell the browser about the cookie."""
-        return self.draft.cookie
-
-    def _use(self, *, changing: bool = False) -> None:
-        if self.failure is not None:
-            self.used = True
-            raise self.failure
-        if changing and self.closed:
-            raise SessionClosedError(
-                "the response is finished, so this change to the session could not be saved. Change the "
-                "session before finish(), redirect() or render()."
-            )
-        self.used = True
-
     def _use_flash(self, *, changing: bool) -> None:
         self._use(changing=changing)
         if changing and self._change_needs_cookie():
@@ -343,24 +297,10 @@ class Session(MutableMapping[str, Any]):
         self._use(changing=True)
         return await self._keeper.take_flash(self, key)
 
-    def _change_needs_cookie(self) -> bool:
-        return self.draft.record is None or self.draft.in_cookie
-
     def _needs_index(self, what: str) -> None:
         problem = self._keeper.why_no_index()
         if problem is not None:
             raise SessionError(f"{what} does not work here: {problem}")
-
-    def _needs_headers(self, what: str) -> None:
-        if self.stays_open:
-            raise HeadersSentError(
-                f"{what} needs a cookie, and an open WebSocket cannot set one. Do this in an HTTP request."
-            )
-        if self.headers_sent:
-            raise HeadersSentError(
-                f"{what} needs a cookie, but the response's headers have already left. Do this before the "
-                "first flush()."
-            )
 
 
 def _check_text(what: str, text: object, longest: int) -> None:

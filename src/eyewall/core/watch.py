@@ -22,9 +22,10 @@ from typing import Any, Final
 from eyewall.core.announcements import Ended, Message, decode, encode_ended
 from eyewall.core.announcing import Announcer, Listening, announcer_of, require_sendable
 from eyewall.core.events import logger
-from eyewall.core.session import Session
 from eyewall.core.store import Clock, Store
-from eyewall.core.writer import Stored, Writer
+from eyewall.core.stored_sessions import Stored
+from eyewall.core.watched import OpenSessions, Watched
+from eyewall.core.writer import Writer
 from eyewall.errors import DamagedRecordError, SessionError, StoreUnavailable
 
 INTERVAL: Final = timedelta(seconds=5)
@@ -36,37 +37,7 @@ BATCH: Final = 250
 _LONGEST_STORM_DELAY: Final = 1.0
 
 
-class Watched:
-    """One open thing and its session.
-
-    Args:
-        session: as loaded when it was opened; kept up to date by the watch.
-        on_end: called once, with the reason, when the session has ended.
-        on_message: called with what was sent to its principal, or None.
-        owner: what is open; for whoever lists it.
-    """
-
-    __slots__ = ("__weakref__", "digest", "on_end", "on_message", "owner", "principal", "session")
-
-    def __init__(
-        self,
-        session: Session,
-        on_end: Callable[[str], None],
-        on_message: Callable[[Any], None] | None,
-        owner: object,
-    ) -> None:
-        record = session.draft.record
-        if record is None:
-            raise ValueError("only a session that is stored can be watched")
-        self.session = session
-        self.digest = record.digest
-        self.principal = record.principal
-        self.on_end = on_end
-        self.on_message = on_message
-        self.owner = owner
-
-
-class SessionWatch:
+class SessionWatch(OpenSessions):
     """All that is open in this process, by session.
 
     Args:
@@ -86,13 +57,12 @@ class SessionWatch:
         spawn: Callable[[Coroutine[Any, Any, None]], object],
         patience: float,
     ) -> None:
+        super().__init__()
         self._store = store
         self._writer = writer
         self._clock = clock
         self._spawn = spawn
         self._patience = patience
-        self._by_digest: dict[bytes, set[Watched]] = {}
-        self._by_principal: dict[str, set[Watched]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._listening: Listening | None = None
         self._to_tell: dict[str, list[bytes]] = {}
@@ -114,9 +84,7 @@ class SessionWatch:
         """Watch the session of ``watched`` from now on."""
         if not self._by_digest:
             self._answered_at = self._clock()  # it was loaded just now
-        self._by_digest.setdefault(watched.digest, set()).add(watched)
-        if watched.principal is not None:
-            self._by_principal.setdefault(watched.principal, set()).add(watched)
+        super().add(watched)
         announcer = self._announcer()
         if self._listening is None and announcer is not None:
             self._listening = announcer.listen(self)
@@ -125,20 +93,10 @@ class SessionWatch:
 
     def remove(self, watched: Watched) -> None:
         """Watch it no longer; nothing happens when it is not watched."""
-        _discard(self._by_digest, watched.digest, watched)
-        if watched.principal is not None:
-            _discard(self._by_principal, watched.principal, watched)
+        super().remove(watched)
         if not self._by_digest and self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-    def is_watching(self, watched: Watched) -> bool:
-        """Whether it is still open, as far as we know."""
-        return watched in self._by_digest.get(watched.digest, ())
-
-    def of(self, principal: str) -> list[Watched]:
-        """Return what ``principal`` has open in this process."""
-        return list(self._by_principal.get(principal, ()))
 
     # -- telling others -----------------------------------------------------------------------------------
 
@@ -285,9 +243,7 @@ class SessionWatch:
     def _bring_up_to_date(self, watched: Watched, stored: Stored) -> None:
         record, _ = stored
         if record.digest != watched.digest:  # it was given a new ID: go along
-            _discard(self._by_digest, watched.digest, watched)
-            watched.digest = record.digest
-            self._by_digest.setdefault(record.digest, set()).add(watched)
+            self._follow(watched, record.digest)
         try:
             watched.session.draft.refresh(*stored)
         except SessionError as error:  # what its handler has put inside cannot be stored
@@ -336,14 +292,6 @@ class SessionWatch:
             self._listening = None
         self._by_digest.clear()
         self._by_principal.clear()
-
-
-def _discard(index: dict[Any, set[Watched]], key: Any, watched: Watched) -> None:
-    found = index.get(key)
-    if found is not None:
-        found.discard(watched)
-        if not found:
-            del index[key]
 
 
 def _in_batches(digests: list[bytes]) -> Iterator[list[bytes]]:

@@ -83,8 +83,10 @@ RFC_9106: Final = Strength(passes=3, memory=64 * 1024, lanes=4)
 
 _MOST_MEMORY: Final = 1024 * 1024
 _MOST_PASSES: Final = 64
-"""More KiB or passes than these has no hash that anybody made on purpose. A damaged or planted one may ask for
-all the memory there is, or for a thread for hours."""
+"""More KiB or passes than these has no hash that anybody made on purpose.
+
+A damaged or planted one may ask for all the memory there is, or for a thread for hours.
+"""
 
 
 class Passwords:

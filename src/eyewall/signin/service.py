@@ -21,7 +21,7 @@ from eyewall.core.payload import Payload
 from eyewall.core.session import Session
 from eyewall.core.store import Clock, Store, utc_now
 from eyewall.core.store_health import as_store_failure
-from eyewall.core.writer import SessionMovedError
+from eyewall.core.stored_sessions import SessionMovedError
 from eyewall.crypto.keyring import KeyRing
 from eyewall.errors import DamagedRecordError, StoreUnavailable, TooManySessionsError
 from eyewall.settings import Settings

@@ -67,6 +67,8 @@ def meet_outage(session: Session, policy: OutagePolicy) -> None:
     if policy == "required" and session.failure is not None:
         session.used = True
         raise session.failure
+    if policy == "anonymous":
+        session.go_without()
 
 
 def session_on(request: HTTPServerRequest) -> Session | None:

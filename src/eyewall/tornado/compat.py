@@ -30,7 +30,7 @@ from eyewall.core.events import EventKind
 from eyewall.core.ids import digest_of
 from eyewall.core.session import MAX_PRINCIPAL_BYTES, Session
 from eyewall.core.store_health import as_store_failure
-from eyewall.core.writer import SessionMovedError
+from eyewall.core.stored_sessions import SessionMovedError
 from eyewall.crypto.keyring import KeyRing
 from eyewall.crypto.signer import Signer
 from eyewall.errors import (

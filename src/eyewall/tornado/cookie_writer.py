@@ -16,7 +16,7 @@ from tornado.httputil import HTTPConnection, HTTPHeaders, RequestStartLine, Resp
 from eyewall.core.outgoing_cookies import OutgoingCookies
 from eyewall.core.session import Session
 from eyewall.errors import CookieError
-from eyewall.tornado.wire import make_private
+from eyewall.tornado.answer_headers import make_private
 
 
 class CookieWriter(HTTPConnection):

@@ -51,7 +51,8 @@ def install(application: Application, manager: Manager) -> None:
             return original(application, request, ErrorHandler, {"status_code": 403})
         session = attach(manager, request)
         inner = original(application, request, target_class, *args, **kwargs)
-        return SessionDelegate(manager, request, session, inner)
+        goes_without = getattr(target_class, "when_store_fails", "if-used") == "anonymous"
+        return SessionDelegate(manager, request, session, inner, goes_without=goes_without)
 
     application.__dict__["get_handler_delegate"] = get_handler_delegate
 
@@ -65,8 +66,15 @@ class SessionDelegate(HTTPMessageDelegate):
     """Loads the session when a request's headers are in, then lets Tornado's own delegate go on."""
 
     def __init__(
-        self, manager: Manager, request: HTTPServerRequest, session: Session, inner: HTTPMessageDelegate
+        self,
+        manager: Manager,
+        request: HTTPServerRequest,
+        session: Session,
+        inner: HTTPMessageDelegate,
+        *,
+        goes_without: bool,
     ) -> None:
+        self._goes_without = goes_without
         self._manager = manager
         self._session = session
         self._inner = inner
@@ -85,6 +93,8 @@ class SessionDelegate(HTTPMessageDelegate):
         self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
     ) -> None:
         await settle(self._manager, self._request, self._session)
+        if self._goes_without and self._session.failure is not None:
+            self._session.go_without()
         started = self._inner.headers_received(start_line, headers)
         if started is not None:
             await started

@@ -20,7 +20,7 @@ from tornado.websocket import WebSocketClosedError, WebSocketHandler
 from eyewall.core.events import EventKind
 from eyewall.core.manager import Manager
 from eyewall.core.session import Session
-from eyewall.core.watch import Watched
+from eyewall.core.watched import Watched
 from eyewall.errors import EyewallError, SessionEndedError, StoreUnavailable
 
 CLOSE_CODE: Final = 4401

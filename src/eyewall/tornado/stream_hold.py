@@ -8,7 +8,7 @@ from typing import Final
 
 from eyewall.core.manager import Manager
 from eyewall.core.session import Session
-from eyewall.core.watch import Watched
+from eyewall.core.watched import Watched
 
 LAST_WORDS: Final = 1.0
 """Seconds that a handler has to finish by itself after its session has ended; then the connection is cut."""

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import enum
 import http
-import http.client
 import logging
 from collections.abc import Callable
 from functools import partial
@@ -29,24 +28,16 @@ from eyewall.core.draft import CookieAction
 from eyewall.core.events import EventKind, logger
 from eyewall.core.manager import Manager
 from eyewall.core.session import Session
-from eyewall.errors import (
-    SessionEndedError,
-    SessionError,
-    SessionTooLargeError,
-    StoreUnavailable,
-    TooManySessionsError,
+from eyewall.errors import SessionError, StoreUnavailable
+from eyewall.tornado.answer_headers import (
+    add_refusal_headers,
+    make_private,
+    replacement,
+    set_our_cookies,
+    status_for,
 )
 from eyewall.tornado.socket_hold import SocketHold
 from eyewall.tornado.stream_hold import StreamHold
-
-_REPLACEMENT_HEADERS: Final = {
-    "Content-Type": "text/plain; charset=UTF-8",
-    "Cache-Control": "no-store",
-    "Vary": "Cookie",
-}
-
-RETRY_AFTER: Final = "2"
-"""Seconds after which a browser may try again when the store did not answer."""
 
 _Call = tuple[Callable[[], Any], "Future[None]"]
 _OWN: Final = frozenset({"_held", "_answer", "_status", "_refusal", "_socket", "_stream"})
@@ -217,19 +208,11 @@ class CommitBarrier(HTTPConnection):
     async def _commit_then_release(self) -> None:
         try:
             await self._commit()
-        except StoreUnavailable as error:
-            self._replace_answer(503, str(error))
         except asyncio.CancelledError:
             self._replace_answer(503, "the save was cancelled")
             raise
-        except SessionEndedError as error:
-            self._replace_answer(409, str(error))
-        except SessionTooLargeError as error:
-            self._replace_answer(413, str(error))
-        except TooManySessionsError as error:
-            self._replace_answer(403, str(error))
-        except SessionError as error:
-            self._replace_answer(500, str(error))
+        except (SessionError, StoreUnavailable) as error:
+            self._replace_answer(status_for(error), str(error))
         except Exception:  # noqa: BLE001 - a bug, of ours or of a store: the client must still get an answer
             logger.exception("the session could not be saved")
             self._replace_answer(500, "unexpected error")
@@ -279,17 +262,12 @@ class CommitBarrier(HTTPConnection):
         drop_cookies = getattr(self._inner, "drop_cookies", None)  # a CookieWriter's, if it stands behind us
         if drop_cookies is not None:
             drop_cookies()
-        phrase = http.client.responses[status]
-        body = f"{status}: {phrase}. What you sent may not have been saved; please try again.\n".encode()
-        headers = HTTPHeaders(_REPLACEMENT_HEADERS)
-        headers["Content-Length"] = str(len(body))
-        if status == 503:
-            headers["Retry-After"] = RETRY_AFTER
+        start_line, headers, body = replacement(status)
         if self._session.cookie_due() is CookieAction.SET and not self._session.draft.in_cookie:
             # An ID that was stored earlier in this request: without it the browser would hold a dead one.
             for line in self._manager.set_cookie_lines(self._session, https=self._https):
                 headers.add("Set-Cookie", line)
-        self._inner.write_headers(ResponseStartLine("", status, phrase), headers, self._unless_head(body))
+        self._inner.write_headers(start_line, headers, self._unless_head(body))
         self._inner.finish()
 
     def _unless_head(self, body: bytes) -> bytes | None:
@@ -299,9 +277,7 @@ class CommitBarrier(HTTPConnection):
     def _cut(self) -> None:
         self._answer = _Answer.GIVEN_UP
         self._session.close()
-        stream = getattr(self._inner, "stream", None)
-        if stream is not None:
-            stream.close()
+        self._cut_stream()
 
     # -- our headers --------------------------------------------------------------------------------------
 
@@ -314,50 +290,11 @@ class CommitBarrier(HTTPConnection):
         if session.used:
             lines = self._manager.set_cookie_lines(session, https=self._https)
             if lines:
-                _set_our_cookies(headers, lines)
+                set_our_cookies(headers, lines)
             make_private(headers, no_store=bool(lines) or session.draft.principal is not None)
         if start_line.code >= 400:
-            self._add_refusal_headers(start_line.code, headers)
+            add_refusal_headers(headers, start_line.code, session)
         return self._inner.write_headers(start_line, headers, chunk)
-
-    def _add_refusal_headers(self, status: int, headers: HTTPHeaders) -> None:
-        """Add them here, because Tornado's ``send_error()`` drops what was set before."""
-        session = self._session
-        if status == 503 and session.used and session.store_failed:
-            headers["Retry-After"] = RETRY_AFTER
-        for name, value in session.refusal_headers.items():
-            headers[name] = value
-
-
-def _set_our_cookies(headers: HTTPHeaders, lines: list[str]) -> None:
-    """Add our cookies, and never a second one of a name (RFC 6265bis 4.1.1)."""
-    ours = {line.partition("=")[0] for line in lines}
-    others = [line for line in headers.get_list("Set-Cookie") if line.partition("=")[0] not in ours]
-    headers.pop("Set-Cookie", None)  # reads it first: Tornado 6.5 cannot delete a list it has not joined
-    for line in (*others, *lines):
-        headers.add("Set-Cookie", line)
-
-
-def make_private(headers: HTTPHeaders, *, no_store: bool) -> None:
-    """Keep shared caches from handing one visitor's page to another (Flask's CVE-2023-30861).
-
-    Any use of the session counts, also one that found it empty. Directives of the application stay,
-    except those that would make the answer public.
-    """
-    if "Vary" not in headers and "Cache-Control" not in headers:  # nearly always, so let it cost little
-        headers["Vary"] = "Cookie"
-        headers["Cache-Control"] = "private, no-store" if no_store else "private, no-cache"
-        return
-    vary = headers.get("Vary", "")
-    if vary != "*" and "cookie" not in [field.strip().lower() for field in vary.split(",")]:
-        headers["Vary"] = f"{vary}, Cookie" if vary else "Cookie"
-    directives = [part.strip() for part in headers.get("Cache-Control", "").split(",") if part.strip()]
-    kept = [d for d in directives if d.lower() != "public" and not d.lower().startswith("s-maxage")]
-    if not directives:
-        kept = ["no-store"] if no_store else ["no-cache"]
-    if not any(d.lower() == "private" for d in kept):
-        kept.insert(0, "private")
-    headers["Cache-Control"] = ", ".join(kept)
 
 
 def _chain(source: Any, target: Future[None]) -> None:

@@ -16,7 +16,7 @@ from tornado.websocket import websocket_connect
 from eyewall.core.announcing import announcer_of
 from eyewall.core.session import Session
 from eyewall.core.store import utc_now
-from eyewall.core.watch import Watched
+from eyewall.core.watched import Watched
 from eyewall.testing.client import Browser
 from eyewall.testing.clock import ManualClock
 from tests.examples.pair import SECRET
