@@ -70,6 +70,7 @@ class SessionUse:
             self.used = True
             raise self.failure
         if changing and self.absent is not None:
+            self.used = True
             raise self.absent
         if changing and self.closed:
             raise SessionClosedError(
