@@ -174,6 +174,6 @@ if __name__ == "__main__":
     arguments = parser.parse_args()
     try:
         asyncio.run(main(arguments.host, arguments.port))
-    except ConfigurationError as wrong:
+    except (ConfigurationError, OSError) as wrong:
         print(f"live: {wrong}", file=sys.stderr)
         sys.exit(2)

@@ -1,6 +1,7 @@
 """A site with accounts: register, sign in with "remember me", see and end your devices, change the password.
 
-    python examples/site/site.py        then open http://localhost:7149
+    make setup                                     (or: pip install '.[sqlite,passwords,devices]')
+    .venv/bin/python examples/site/site.py         then open http://localhost:7149
 
 Sessions and accounts are kept in SQLite, in ``.eyewall/site``; EYEWALL_URL puts the sessions elsewhere. The
 pages need no JavaScript. Eyewall's in here are ``sign_in``, ``sign_out``, ``@fresh``, the list of devices,

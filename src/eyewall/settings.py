@@ -182,8 +182,8 @@ class Settings:
     """Response headers those scripts may read beside the few that all may. Default: none."""
 
     strict: bool = False
-    """Refuse where the default is lenient: a change to a session that ended meanwhile answers 409 instead of
-    being dropped. Default: false."""
+    """Refuse where the default is lenient: unsafe requests to handlers with the mixin need a CSRF token, and
+    a change to a session that ended meanwhile answers 409 instead of being dropped. Default: false."""
 
     spelling: InitVar[rules.Spelling] = str
     """How error messages spell a field's name; for ways in that are not keyword arguments."""

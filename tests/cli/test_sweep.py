@@ -26,10 +26,10 @@ def test_sweep_removes_what_is_due_and_says_how_many(make_url: Callable[[Path], 
     live = new_record(utc_now)
     fill(url, *dead, live)
     assert (
-        eyewall("sweep", "--url", url, "--limit", "2", folder=tmp_path).out == "2 expired sessions removed\n"
+        eyewall("sweep", "--url", url, "--limit", "2", folder=tmp_path).out == "2 expired records removed\n"
     )
-    assert eyewall("sweep", folder=tmp_path, EYEWALL_URL=url).out == "3 expired sessions removed\n"
-    assert eyewall("sweep", folder=tmp_path, EYEWALL_URL=url).out == "0 expired sessions removed\n"
+    assert eyewall("sweep", folder=tmp_path, EYEWALL_URL=url).out == "3 expired records removed\n"
+    assert eyewall("sweep", folder=tmp_path, EYEWALL_URL=url).out == "0 expired records removed\n"
     assert kept(url, live) == [live]
 
 

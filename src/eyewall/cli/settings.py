@@ -10,6 +10,7 @@ import textwrap
 from itertools import pairwise
 from typing import Final
 
+from eyewall.core.opening import keyring_for
 from eyewall.settings import Settings
 
 PREFIX: Final = "EYEWALL_"
@@ -24,7 +25,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:  # noqa: ARG001 - every command is run with its arguments
     """Print every setting: the variable, its effective value, its meaning."""
     meaning = meanings()
-    for field, value in Settings.from_environment(PREFIX).describe().items():
+    settings = Settings.from_environment(PREFIX)
+    if settings.cookie_secret is not None or settings.secret_file is not None:
+        keyring_for(settings)  # a secret that an application would refuse is refused here, too
+    for field, value in settings.describe().items():
         print(f"{PREFIX}{field.upper()} = {value}")
         for line in textwrap.wrap(meaning.get(field, ""), _WIDTH - 4):
             print(f"    {line}")

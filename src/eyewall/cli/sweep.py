@@ -28,7 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     async def sweep(store: Store) -> int:
         went = await sweep_all(store, arguments.limit)
-        print(f"{went} expired sessions removed")
+        print(f"{went} expired record{'' if went == 1 else 's'} removed")
         return 0
 
     return run_with(sweep, settings_of(arguments))

@@ -39,6 +39,7 @@ from eyewall.core.store import Clock
 from eyewall.crypto.keyring import KeyRing
 from eyewall.crypto.signer import Signer
 from eyewall.settings import Settings
+from eyewall.settings_rules import NAME_PREFIXES
 
 PRE_SESSION_LIFE: Final = timedelta(minutes=15)
 """How long a sign-in page can be filled in (OWASP: a pre-session is short and ends at sign-in)."""
@@ -199,7 +200,9 @@ def _attributes(settings: Settings, *, https: bool) -> CookieAttributes:
     """Return the cookie's attributes: this host's alone, so that on HTTPS no subdomain can plant one."""
     secure = https or settings.cookie_secure(https)
     # Two applications on one host have session cookies of two names; these must not meet either.
-    name = settings.cookie_name(https).rpartition("__")[2].partition("-")[2] or settings.cookie_name(https)
+    name = settings.cookie_name(https)
+    for prefix in NAME_PREFIXES:
+        name = name.removeprefix(prefix)
     return CookieAttributes(
         f"__Host-{name}-pre" if secure else f"{name}-pre",
         secure=secure,

@@ -176,6 +176,12 @@ class Session(SessionUse, MutableMapping[str, Any]):
         self._use()
         return self.draft.identity.authenticated_at
 
+    @property
+    def is_remembered(self) -> bool:
+        """Whether this browser has a remember token, so that it will be brought back after this session."""
+        self._use()
+        return (self.draft.remembered or self.draft.issued is not None) and self.draft.remember is not False
+
     def is_fresh(self, within: timedelta = timedelta(minutes=10)) -> bool:
         """Whether the principal has proved who they are ``within`` this time (ASVS 7.5.1, 7.5.3).
 

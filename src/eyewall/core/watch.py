@@ -68,6 +68,7 @@ class SessionWatch(OpenSessions):
         self._to_tell: dict[str, list[bytes]] = {}
         self._to_look_at: dict[bytes, str] = {}
         self._is_looking = False
+        self._can_announce = True
         self._checking: asyncio.Task[Any] | None = None
         self.interval = INTERVAL
         self.longest_outage: timedelta | None = None
@@ -130,8 +131,14 @@ class SessionWatch(OpenSessions):
         try:
             await announcer.announce(message)
         except StoreUnavailable as error:
-            logger.debug("an announcement was not sent: %s", error)
+            if self._can_announce:  # a missing right to publish looks like this for ever: say it once
+                self._can_announce = False
+                logger.warning(
+                    "ended sessions cannot be announced (sockets elsewhere close later): %s", error
+                )
             self.heard(message)  # at least what is open here
+        else:
+            self._can_announce = True
 
     async def send(self, message: Message) -> None:
         """Deliver ``message`` to all that its principal has open, in every process that can be told.

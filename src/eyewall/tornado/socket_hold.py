@@ -59,7 +59,8 @@ class SocketHold:
     async def _get(self, *args: Any, **kwargs: Any) -> None:
         """Store what ``prepare()`` changed, because a 101 cannot wait for it; then shake hands."""
         handler, session = self._owner(), self._session
-        if session.failure is not None and session.draft.session_id is not None:
+        brought = session.draft.session_id is not None or session.draft.remembered
+        if session.failure is not None and brought:
             raise session.failure  # without its session it would fail at every message, and never end
         if session.failure is None and session.draft.has_unsaved_changes():
             await self._manager.save(session)
