@@ -16,7 +16,7 @@ BENCH_READY := $(VENV)/.bench-ready
 INSTALL_EYEWALL := $(BIN)/pip install --quiet --no-index --no-deps --no-build-isolation --editable .
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup test check lint types imports docs format coverage matrix lock soak faults bench instructions clean
+.PHONY: help demo setup test check lint types imports docs format coverage matrix lock soak faults fuzz bench instructions clean
 
 help: ## Show this list
 	@echo "make <command> [PYTHON=python3.12] [ARGS=...]"
@@ -66,6 +66,10 @@ soak: $(DEV_READY) ## Run at length what the tests try briefly: sweeping, killed
 	@EYEWALL_TEST_SOAK=1 EYEWALL_TEST_KILLS=500 $(BIN)/pytest --timeout 0 $(ARGS) \
 	  tests/stores/test_sweeping.py tests/stores/test_file_processes.py tests/examples/test_every_store.py \
 	  tests/faults tests/model
+
+fuzz: $(DEV_READY) ## Fuzz every format with atheris, 30 s each; ARGS="--seconds 300 record" picks one
+	@$(BIN)/pip install --quiet --require-hashes --requirement requirements/fuzz.txt
+	@$(BIN)/python -m tests.fuzz.run $(ARGS)
 
 bench: $(BENCH_READY) ## Measure session layers side by side (85 minutes); ARGS=--quick tries it in 20 s
 	@$(BIN)/python -m bench.run $(ARGS)

@@ -44,7 +44,7 @@ class Losing(Flow):
             await sink.drain()
 
 
-@pytest.mark.parametrize("kind", ["redis7", "postgres", "mariadb", "mongodb"])
+@pytest.mark.parametrize("kind", ["redis7", "postgres", "mariadb"])  # not MongoDB yet: docs/reliability.md
 async def test_no_lost_reply_to_a_new_id_ends_the_session(kind: str, request: pytest.FixtureRequest) -> None:
     """Harm: a moment's outage while signing in again signs somebody out, and empties their cart."""
     server: Any = request.getfixturevalue(kind)
@@ -71,6 +71,7 @@ async def _found_after(server: Any, left: int) -> tuple[str | None, Any]:
         await _prove_again(Browser(manager, browser.cookie), browser)
         losing.left = 1_000_000
         losing.thaw()
+        await manager._background.drained()  # what was half done is being taken back, for a second or two
         session = await browser.open()
         return session.principal, session.get("k")
 

@@ -52,7 +52,7 @@ async def test_missing_rights_fail_at_start_in_one_line(fresh_server: Any, store
 
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "stores" / "redis.md"
-ENOUGH = "+@read +@write +@scripting +@connection +wait -@dangerous"
+ENOUGH = "+@read +@write +@scripting +@connection +publish +subscribe +wait -@dangerous"
 
 
 async def test_the_rights_that_the_guide_names_are_enough(fresh_server: Any, stores: Factory) -> None:

@@ -16,7 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from eyewall.core.ids import new_session_id
-from eyewall.core.payload import Payload
+from eyewall.core.payload import Payload, encode_payload
 from eyewall.core.record import Device, Record
 from eyewall.core.store import Clock, Store
 from eyewall.core.stored_sessions import (
@@ -38,7 +38,7 @@ It tells requests that were in flight under the old ID that the session moved on
 that they leave the browser's new cookie alone. It serves no data and opens no session.
 """
 
-_PAUSES: Final = (0.0, 0.2, 1.0)
+_PAUSES: Final = (0.0, 0.2, 1.0, 3.0)
 
 
 class Moving(StoredSessions):
@@ -84,18 +84,20 @@ class Moving(StoredSessions):
             target = self._first(session_id, changed, began, device or record.device)
             if not await self._store.create(target):
                 continue
-            if await self._mark_moved(record, target):
+            # A driver that tries again by itself may find its own marker, and call that a conflict.
+            if await self._mark_moved(record, payload, target) or await self._was_moved_to(record, target):
                 return Issued(session_id, target, changed)
             await self._store.delete(target.digest)
             record, payload = await self._reload(record.digest, conflicts)
         raise StoreUnavailable(TOO_CONTESTED)
 
-    async def _mark_moved(self, record: Record, target: Record) -> bool:
+    async def _mark_moved(self, record: Record, payload: Payload, target: Record) -> bool:
+        # Whose it was stays: whoever ends their sessions must find it, and nobody else's by following it.
+        whose = Payload(format=1, principal=payload.principal, device_id=payload.device_id)
         marker = msgspec.structs.replace(
             record,
             version=record.version + 1,
-            payload=b"",
-            principal=None,
+            payload=encode_payload(whose, record.digest),
             device=None,
             successor=target.digest,
             expires_at=self._clock() + MARKER_LIFE,
@@ -106,24 +108,24 @@ class Moving(StoredSessions):
             was_moved = await self._was_moved_to(record, target)
             if was_moved:
                 return True  # only the reply was lost
-            self._spawn(
-                self._discard(target) if was_moved is False else self._take_back(marker, record, target)
-            )
+            self._spawn(self._discard(target) if was_moved is False else self._take_back(record, target))
             raise
         except asyncio.CancelledError:
             # Nobody will be told the new ID: take the move back, if it has happened, so that the old one
             # goes on; and leave no session behind that nobody can end.
-            self._spawn(self._take_back(marker, record, target))
+            self._spawn(self._take_back(record, target))
             raise
 
-    async def _take_back(self, marker: Record, record: Record, target: Record) -> None:
+    async def _take_back(self, record: Record, target: Record) -> None:
         """Put ``record`` back in the place of its marker, unless somebody has ended the session since."""
-        restored = msgspec.structs.replace(record, version=marker.version + 1)
         for pause in _PAUSES:  # the store that has just failed may need a moment
             await asyncio.sleep(pause)
             with contextlib.suppress(StoreUnavailable, TimeoutError):
                 async with asyncio.timeout(self._limits.patience):
-                    await self._store.replace(restored, version=marker.version)
+                    found = await self._found(record.digest)
+                    if found is not None and found.successor == target.digest:  # ours, and nobody ended it
+                        restored = msgspec.structs.replace(record, version=found.version + 1)
+                        await self._store.replace(restored, version=found.version)
                     break
         await self._discard(target)
 
@@ -151,7 +153,7 @@ class Moving(StoredSessions):
 
         A sign-out beside a regeneration must end what the user sees as one session. So a live record first
         expires by compare-and-swap: whoever gives it a new ID at the same moment is either seen here, and
-        followed, or fails there.
+        followed, or fails there. Somebody else who has signed in since is left alone.
         """
         return await self._end(digest, await self._found(digest))
 
@@ -161,7 +163,12 @@ class Moving(StoredSessions):
 
     async def _end(self, digest: bytes, found: Record | None) -> list[bytes]:
         ended: list[bytes] = []
+        whose: str | None = None
         for conflicts in range(MOST_CONFLICTS):
+            if found is not None:
+                if whose is not None and found.principal != whose:
+                    return ended
+                whose = found.principal
             if found is None or found.successor is not None or await self._expire(found):
                 await self._store.delete(digest)
                 ended.append(digest)

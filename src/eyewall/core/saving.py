@@ -196,13 +196,7 @@ class Saving:
         life = draft.life
         signs_in = changes.sign_in()
         try:
-            moved = await self._writer.move(
-                record,
-                before,
-                changes.apply_to,
-                restart=draft.restart and signs_in,
-                device=_device_of(draft, changes),
-            )
+            moved = await self._move_on(draft, record, before, changes)
         except SessionEndedError:
             if not signs_in:
                 raise
@@ -215,6 +209,18 @@ class Saving:
         if record.principal is not None and moved.record.principal is None:  # by clear()
             self.events.emit(EventKind.SIGNED_OUT, digest=record.digest, principal=record.principal)
         self.events.emit(EventKind.REGENERATED, digest=moved.record.digest)
+
+    async def _move_on(self, draft: Draft, record: Record, before: Payload, changes: Changes) -> Issued:
+        restart, device = draft.restart and changes.sign_in(), _device_of(draft, changes)
+        try:
+            return await self._writer.move(record, before, changes.apply_to, restart=restart, device=device)
+        except SessionMovedError:
+            # Another request gave it a new ID, or signed the same one in: that goes on, with its cart.
+            stored = await self._writer.current(record.digest) if changes.sign_in() else None
+            who = None if changes.identity is None else changes.identity.principal
+            if stored is None or stored[0].principal not in (record.principal, who):
+                raise
+            return await self._writer.move(*stored, changes.apply_to, restart=restart, device=device)
 
     def _refuse_if_moved(self, draft: Draft, changes: Changes) -> None:
         """Start no session for a request that was on its way while its own got another ID.

@@ -136,7 +136,7 @@ class StampedValues:
             return None
         try:
             stamped = _decoder.decode(payload)
-        except msgspec.DecodeError:  # as above
+        except (msgspec.DecodeError, ValueError, RecursionError):  # as above
             return None
         now = self._clock().timestamp()
         return stamped if stamped.issued - now <= CLOCK_SKEW.total_seconds() and now < stamped.ends else None

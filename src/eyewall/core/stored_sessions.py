@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from eyewall.core.changes import NOBODY, Identity, identity_of
 from eyewall.core.ids import digest_of
 from eyewall.core.payload import Payload, decode_payload, encode_payload
 from eyewall.core.record import Device, Record
@@ -103,6 +104,14 @@ class StoredSessions:
                 return record, _payload_of(record, digest)
             digest = record.successor
         return None
+
+    async def identity_at(self, digest: bytes) -> Identity:
+        """Return who was signed in under the ID of ``digest``, also if the session has another one by now."""
+        try:
+            record = await self._store.load(digest)
+            return NOBODY if record is None else identity_of(decode_payload(record.payload, digest))
+        except DamagedRecordError:
+            return NOBODY
 
     async def live_digest(self, digest: bytes) -> bytes | None:
         """Return the digest that the live session has now which had ``digest``, or None."""

@@ -109,7 +109,8 @@ class Admission:
         return min(excess, len(sessions))
 
     async def _end_oldest(self, others: list[DeviceRecords], excess: int) -> None:
-        for device in sorted(others, key=lambda one: (one.seen_at(), one.handle)):
+        there = [device for device in others if device.is_there()]
+        for device in sorted(there, key=lambda one: (one.seen_at(), one.handle)):
             if excess <= 0:
                 return
             if device.sessions:  # a token alone takes no room

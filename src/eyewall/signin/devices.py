@@ -78,6 +78,7 @@ class DeviceRecords:
         sessions: the records of its sessions, and what is known of each.
         tokens: the records of its remember token, and the token.
         has_kept: whether a session was left out of it, because it stays.
+        markers: what its sessions left where they got a new ID, a moment ago.
     """
 
     handle: str
@@ -85,13 +86,19 @@ class DeviceRecords:
     sessions: list[tuple[Record, Payload]] = field(default_factory=list)
     tokens: list[tuple[Record, TokenOfDevice]] = field(default_factory=list)
     has_kept: bool = False
+    markers: list[Record] = field(default_factory=list)
 
     def without(self, kept: bytes | None, *, its_tokens: bool) -> DeviceRecords:
         """Return this without the session of the digest ``kept``, and, if so asked, without its token."""
         sessions = [each for each in self.sessions if each[0].digest != kept]
         has_kept = len(sessions) < len(self.sessions)
         tokens = self.tokens if its_tokens or not has_kept else []
-        return DeviceRecords(self.handle, self.device_id, sessions, tokens, has_kept)
+        markers = [marker for marker in self.markers if marker.successor != kept]
+        return DeviceRecords(self.handle, self.device_id, sessions, tokens, has_kept, markers)
+
+    def is_there(self) -> bool:
+        """Whether anything is left that could bring somebody in."""
+        return bool(self.sessions or self.tokens)
 
     def records(self) -> list[Record]:
         """Return all its records, the one used last first."""
@@ -141,7 +148,8 @@ class Devices:
             principal: whose; nobody else's are ever among them (ASVS 8.2.2).
             current: the ``device_id`` of the session that asks, so that its device is marked.
         """
-        found = sorted(await self.find(principal), key=lambda one: (one.seen_at(), one.handle), reverse=True)
+        there = [device for device in await self.find(principal) if device.is_there()]
+        found = sorted(there, key=lambda one: (one.seen_at(), one.handle), reverse=True)
         return [_shown(device, current) for device in found]
 
     async def revoke(self, principal: str, handle: str, *, keep: bytes | None = None) -> bool:
@@ -213,10 +221,18 @@ class Devices:
                 handle = handle_of(token.device_id)
                 device = found.setdefault(handle, DeviceRecords(handle, token.device_id))
                 device.tokens.append((record, token))
+            elif record.successor != record.digest and (device_id := _payload_of(record).device_id):
+                handle = handle_of(device_id)
+                found.setdefault(handle, DeviceRecords(handle, device_id)).markers.append(record)
         return list(found.values())
 
     async def end(self, device: DeviceRecords) -> None:
-        """End what ``device`` lists, its token last."""
+        """End what ``device`` lists, its token last.
+
+        Markers go first: a change of ID that fails half-way could otherwise be taken back, over one of them.
+        """
+        for marker in device.markers:
+            await self._store.delete(marker.digest)
         for record, _ in device.sessions:
             await self.end_session(record)
         await self._end_tokens(device)
@@ -243,12 +259,12 @@ class Devices:
             devices = [device for device in await self.find(principal) if chosen(device)]
             kept = None if keep is None else await self._live(keep)
             spared = [device.without(kept, its_tokens=tokens_of_kept) for device in devices]
-            ending = [device for device in spared if device.sessions or device.tokens]
+            ending = [device for device in spared if device.is_there() or device.markers]
             if not ending:
                 return ended
             for device in ending:
                 await self.end(device)
-                if not device.has_kept:
+                if device.is_there() and not device.has_kept:
                     ended.add(device.handle)
         raise StoreUnavailable(
             f"after {MOST_PASSES} times of ending what was found there are new sessions still; try again"

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from eyewall.core.browser_cookie import companion_attributes
-from eyewall.core.changes import NOBODY, Changes, Identity, identity_of
+from eyewall.core.changes import Changes, Identity
 from eyewall.core.cookie import CookieAttributes, cookie_values
 from eyewall.core.draft import CookieAction, Draft
 from eyewall.core.events import EventKind
@@ -178,7 +178,7 @@ class SignInManager(RevokingManager):
         """
         while draft.leaving:
             leaving = draft.leaving[0]
-            who = leaving.who or await self._identity_now(leaving.digest)
+            who = leaving.who or await self._writer.identity_at(leaving.digest or b"")
             if who.principal is None:
                 pass
             elif leaving.everywhere:
@@ -186,14 +186,6 @@ class SignInManager(RevokingManager):
             elif who.device_id is not None:
                 await self.devices.revoke(who.principal, handle_of(who.device_id), keep=leaving.digest)
             draft.leaving = draft.leaving[1:]
-
-    async def _identity_now(self, digest: bytes | None) -> Identity:
-        """Return whose session it is that had ``digest`` and got a new ID meanwhile."""
-        try:
-            stored = None if digest is None else await self._writer.current(digest)
-        except DamagedRecordError:
-            stored = None
-        return NOBODY if stored is None else identity_of(stored[1])
 
     async def _end_token(self, draft: Draft) -> None:
         cookie = self._token_cookies[draft.https]

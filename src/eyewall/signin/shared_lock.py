@@ -92,12 +92,12 @@ class SharedLocks:
                     await self._take(name, holder)
                     limit.reschedule(asyncio.get_running_loop().time() + LONGEST_HOLD)
                     yield
+                    await self._give_back(name, holder)
                 except BaseException:
                     # Nobody waits any more, or what they wait for has failed; and it may have been taken
                     # although nobody said so.
                     self._spawn(self._give_back(name, holder))
                     raise
-                await self._give_back(name, holder)
         except TimeoutError:
             if not limit.expired():
                 raise

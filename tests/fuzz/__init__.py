@@ -1,0 +1,1 @@
+"""Fuzzing: any bytes at all, for everything that reads what others wrote."""

@@ -1,0 +1,1 @@
+"""Models: every order of calls, and random histories against a plain model."""
