@@ -5,7 +5,7 @@ Every state on the way is judged as if all processes died there; every end as wh
 *cuts*, one request is cancelled, before or after any of its calls, and what it started to put things right
 goes on in any order, too.
 
-Not yet a part of ``make test``: some of these orders still break a rule (``docs/reliability.md`` lists which),
+Not yet a part of ``make test``: some orders still break a rule (``docs/reliability.md`` lists which),
 so this runs with ``make soak``, and is to move into ``make test`` when all of them pass.
 """
 

@@ -243,9 +243,9 @@ async def test_a_page_may_go_without_the_session_in_an_outage(serve: ServeSite) 
 
 async def test_a_page_may_require_the_session_whether_it_uses_it_or_not() -> None:
     """What looks at the session in the middle of its work should not begin without it."""
-    async with serving("mixin", [*ROUTES, ("/work", Required)]) as site:
+    async with serving("mixin", [*ROUTES, ("/task", Required)]) as site:
         await site.sign_on(k="v")
         site.store.failures["load"] = DOWN
-        assert is_clean_503(await site.fetch("/work"))
+        assert is_clean_503(await site.fetch("/task"))
         site.store.failures.clear()
-        assert await site.text("/work") == "nothing of the session"
+        assert await site.text("/task") == "nothing of the session"
