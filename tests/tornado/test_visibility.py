@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -265,3 +267,25 @@ def test_an_unsafe_secret_of_our_own_is_refused_when_sessions_are_made() -> None
     """Before the first visitor, not with the first visitor's error page."""
     with pytest.raises(WeakSecretError):
         Sessions(backend="memory", cookie_secret="changeme" * 5)
+
+
+async def test_a_request_leaves_nothing_to_the_collector_of_cycles(serve: ServeSite) -> None:
+    """When every request is a cycle, collecting them stops the process for tens of milliseconds."""
+    seen: list[weakref.ref[Any]] = []
+
+    class Page(Handler):
+        def get(self) -> None:
+            seen.append(weakref.ref(self.request))
+            self.write(str(self.s.get("k")))
+
+    site = await serve([("/", Page)])
+    await site.sign_on(k="v")
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(5):
+            await site.fetch("/")
+        await asyncio.sleep(0.05)
+        assert [one() is None for one in seen[:-1]] == [True] * 4
+    finally:
+        gc.enable()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from typing import Final, Literal
+from weakref import ref
 
 from tornado.httputil import HTTPServerRequest
 
@@ -29,10 +30,13 @@ def attach(manager: Manager, request: HTTPServerRequest) -> Session:
     if connection is None:
         raise SessionError("a request without a connection cannot be answered, and so has no session")
     https = request.protocol == "https"
+    weak = ref(
+        request
+    )  # it has the session: a strong one would leave every request to the collector of cycles
     session = manager.open(
-        request.headers.get_list("Cookie"), https=https, consuming=partial(_shows_a_page, request)
+        request.headers.get_list("Cookie"), https=https, consuming=partial(_shows_a_page, weak)
     )
-    session.draft.whence = partial(_device_of, request)
+    session.draft.whence = partial(_device_of, weak)
     request.connection = CommitBarrier(connection, session, manager, https=https)
     request.session = session  # type: ignore[attr-defined]  # the chapter's name for it; requests are open
     return session
@@ -106,7 +110,10 @@ def cross_origin_problem(
     return refusal
 
 
-def _device_of(request: HTTPServerRequest) -> Device:
+def _device_of(weak: ref[HTTPServerRequest]) -> Device:
+    request = weak()
+    if request is None:
+        return Device()
     agent = request.headers.get("User-Agent", "")
     return Device(user_agent=agent[:_LONGEST_AGENT], address=str(request.remote_ip or "")[:_LONGEST_ADDRESS])
 
@@ -116,8 +123,9 @@ def is_handshake(request: HTTPServerRequest) -> bool:
     return request.headers.get("Upgrade", "").lower() == "websocket"
 
 
-def _shows_a_page(request: HTTPServerRequest) -> bool:
-    if request.method == "HEAD":
+def _shows_a_page(weak: ref[HTTPServerRequest]) -> bool:
+    request = weak()
+    if request is None or request.method == "HEAD":
         return False
     purpose = request.headers.get("Sec-Purpose") or request.headers.get("Purpose") or ""
     return "prefetch" not in purpose.lower()
