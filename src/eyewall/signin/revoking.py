@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
-from datetime import datetime
 from typing import Any, Final
 
 from eyewall.core.announcements import Message
@@ -12,9 +10,8 @@ from eyewall.core.changes import Identity
 from eyewall.core.manager import Manager
 from eyewall.core.record import Record
 from eyewall.core.session import Session
-from eyewall.core.store import Clock, Store, utc_now
+from eyewall.core.store import Store
 from eyewall.errors import ConfigurationError, SessionError
-from eyewall.settings import Settings
 from eyewall.signin.admission import Admission
 from eyewall.signin.attempts import Attempts
 from eyewall.signin.devices import Devices, SignedInDevice
@@ -34,17 +31,9 @@ class RevokingManager(Manager):
         cut_off: as for :class:`~eyewall.core.manager.Manager`.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        store: Store,
-        clock: Clock = utc_now,
-        cut_off: Callable[[str], datetime | None] | None = None,
-    ) -> None:
-        self._devices: Devices | None = None
-        self._attempts: Attempts | None = None
-        self._admission: Admission | None = None
-        super().__init__(settings, store, clock, cut_off)
+    _devices: Devices | None = None
+    _attempts: Attempts | None = None
+    _admission: Admission | None = None
 
     def _use_store(self, store: Store) -> None:
         super()._use_store(store)

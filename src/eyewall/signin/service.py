@@ -7,8 +7,9 @@ and carried out here when the request is saved. What is asked for from outside t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Final
 
 from eyewall.core.browser_cookie import companion_attributes
@@ -19,12 +20,10 @@ from eyewall.core.events import EventKind
 from eyewall.core.ids import digest_of
 from eyewall.core.payload import Payload
 from eyewall.core.session import Session
-from eyewall.core.store import Clock, Store, utc_now
 from eyewall.core.store_health import as_store_failure
 from eyewall.core.stored_sessions import SessionMovedError
 from eyewall.crypto.keyring import KeyRing
 from eyewall.errors import DamagedRecordError, StoreUnavailable, TooManySessionsError
-from eyewall.settings import Settings
 from eyewall.signin.devices import handle_of
 from eyewall.signin.remember import Redeemed, RememberTokens, Replayed
 from eyewall.signin.remember_cookie import PresentedToken
@@ -44,16 +43,8 @@ class SignInManager(RevokingManager):
         cut_off: as for :class:`~eyewall.core.manager.Manager`.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        store: Store,
-        clock: Clock = utc_now,
-        cut_off: Callable[[str], datetime | None] | None = None,
-    ) -> None:
-        super().__init__(settings, store, clock, cut_off)
-        self._tokens: RememberTokens | None = None
-        self._token_cookies: dict[bool, CookieAttributes] = {}
+    _tokens: RememberTokens | None = None
+    _token_cookies: Mapping[bool, CookieAttributes] = MappingProxyType({})
 
     def use_keyring(self, keyring: KeyRing) -> None:
         """Sign cookies with the newest key of ``keyring`` from now on, and accept all of its keys."""

@@ -30,9 +30,8 @@ def attach(manager: Manager, request: HTTPServerRequest) -> Session:
     if connection is None:
         raise SessionError("a request without a connection cannot be answered, and so has no session")
     https = request.protocol == "https"
-    weak = ref(
-        request
-    )  # it has the session: a strong one would leave every request to the collector of cycles
+    # Weak, because the request has the session: else every request would be left to the collector of cycles.
+    weak = ref(request)
     session = manager.open(
         request.headers.get_list("Cookie"), https=https, consuming=partial(_shows_a_page, weak)
     )
