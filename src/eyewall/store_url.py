@@ -74,8 +74,9 @@ def folder_of(url: str) -> Path:
 def masked_url(url: str) -> str:
     """Return ``url`` without user, password and query, all of which may be secret."""
     scheme, separator, rest = url.partition("://")
+    user, at, place = rest.rpartition("@")
     # With one of these unescaped, where the password ends is anybody's guess: show nothing.
-    if re.search(r"[@?#].*@", rest, flags=re.DOTALL):
+    if not {"@", "?", "#"}.isdisjoint(user):
         return f"{scheme}://***"
-    hidden = re.sub(r"^.*@", "***@", rest, flags=re.DOTALL)
-    return scheme + separator + re.sub(r"[?#].*$", "?***", hidden, flags=re.DOTALL)
+    shown = re.sub(r"[?#].*", "?***", place, count=1, flags=re.DOTALL)
+    return f"{scheme}{separator}{'***@' if at else ''}{shown}"

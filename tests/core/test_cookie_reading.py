@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tornado.httputil import HTTPHeaders
 
-from eyewall.core.cookie import MAX_CHARACTERS_READ, cookie_values
+from eyewall.core.cookie import MAX_CHARACTERS_READ, MOST_VALUES, cookie_values
 
 NAME = "__Host-session"
 TOKENS = st.text(string.ascii_letters + string.digits + "!#$%&'*+-.^_`|~", min_size=1, max_size=8)
@@ -111,6 +111,14 @@ def test_limit_counts_all_lines_together() -> None:
     filler = "a=" + "x" * (MAX_CHARACTERS_READ // 2 - 2)
     assert cookie_values([filler, "session=seen", filler, "session=unseen"], "session") == ["seen"]
     assert cookie_values([filler, filler, "session=unseen"], "session") == []
+
+
+def test_more_cookies_of_one_name_than_any_browser_keeps_are_not_looked_at() -> None:
+    """Harm: each forged one of thousands costs a MAC, and the server does nothing else."""
+    sent = [f"s={number}" for number in range(3 * MOST_VALUES)]
+    first = [str(number) for number in range(MOST_VALUES)]
+    assert cookie_values(["; ".join(sent)], "s") == first
+    assert cookie_values(sent, "s") == first
 
 
 @pytest.mark.parametrize(

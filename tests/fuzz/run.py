@@ -17,6 +17,8 @@ from typing import Any, Final
 SEEDS: Final = Path(__file__).parent / "seeds"
 FOUND: Final = Path("build/fuzz")
 LONGEST_INPUT: Final = 4096
+LONGEST_TIME: Final = 10
+"""Seconds for one input, on a machine that does other things as well; more is a finding of its own."""
 
 
 def main() -> int:
@@ -53,6 +55,7 @@ def fuzz(name: str, seconds: int) -> None:
         sys.argv[0],
         f"-max_total_time={seconds}",
         f"-max_len={LONGEST_INPUT}",
+        f"-timeout={LONGEST_TIME}",
         f"-artifact_prefix={found}/",
         "-print_final_stats=0",
         "-verbosity=0",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +16,10 @@ from tests.fuzz.targets import TARGETS
 
 SEEDS: Final = Path(__file__).parent / "seeds"
 EXAMPLES: Final = 20_000 if os.environ.get("EYEWALL_TEST_SOAK") else 150
+LONG: Final = 64 * 1024
+"""Bytes: as much as Tornado lets a stranger send in headers."""
+MOST_SECONDS: Final = 1.5
+"""For one such input: what grows with the square of its length takes minutes."""
 
 
 def seeds_of(name: str) -> list[bytes]:
@@ -55,6 +61,28 @@ def test_no_bytes_break_a_rule_of_their_format(name: str) -> None:
     for seed in seeds_of(name):
         target(seed)
     run()
+
+
+def drawn_out(seed: bytes) -> Iterator[bytes]:
+    """The seed with one of its pieces again and again, until it is as long as a stranger can make it."""
+    cuts = range(0, len(seed) + 1, max(1, len(seed) // 6))
+    for start in cuts:
+        for piece in (seed[start : start + 1], seed[start : start + 7], seed[start:]):
+            if piece:
+                times = LONG // len(piece)
+                yield seed[:start] + piece * times + seed[start:]
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_no_repetition_takes_long(name: str) -> None:
+    """Harm: one request with 64 KB of the right nonsense keeps everybody waiting for seconds."""
+    target = TARGETS[name]
+    for seed in seeds_of(name):
+        for data in drawn_out(seed):
+            began = time.process_time()
+            target(data)
+            took = time.process_time() - began
+            assert took < MOST_SECONDS, f"{took:.1f} s for {data[:80]!r} and so on"
 
 
 @pytest.mark.parametrize("name", TARGETS)

@@ -249,6 +249,15 @@ def test_what_owasp_names_is_allowed(passes: int, memory_mib: int) -> None:
     assert Strength(passes, memory_mib * 1024) == Strength(passes, memory_mib * 1024, 1)
 
 
+@pytest.mark.parametrize(
+    "costs", [(2, 2 * 1024**2, 1), (65, 7 * 1024, 1), (32, 1024**2, 1), (2, 19 * 1024, 65)]
+)
+def test_work_that_no_verification_would_do_is_refused_at_start(costs: tuple[int, int, int]) -> None:
+    """Harm: passwords are hashed so hard that each is taken for a planted hash, and nobody gets in."""
+    with pytest.raises(ConfigurationError, match="more work"):
+        Strength(*costs)
+
+
 # Threads
 
 
@@ -387,7 +396,10 @@ def test_a_missing_library_is_named_with_what_to_install(library: str) -> None:
     assert "pip install 'eyewall[passwords]'" in done.stderr
 
 
-@pytest.mark.parametrize("costs", ["m=4294967295,t=2,p=1", "m=19456,t=4000000000,p=1"])
+@pytest.mark.parametrize(
+    "costs",
+    ["m=4294967295,t=2,p=1", "m=19456,t=4000000000,p=1", "m=1048576,t=1,p=131072", "m=1048576,t=64,p=1"],
+)
 async def test_a_planted_hash_takes_neither_the_memory_nor_a_thread(costs: str) -> None:
     """Whoever can write one row of the users' table could stop every sign-in."""
     passwords = Passwords()

@@ -20,7 +20,7 @@ from datetime import timedelta
 from typing import Any, Final, Literal, Protocol, TypedDict
 from urllib.parse import quote, unquote_to_bytes
 
-from eyewall.core.cookie import SameSite
+from eyewall.core.cookie import MAX_PAIR_BYTES, SameSite
 from eyewall.errors import CookieError
 
 MaxAge = int | timedelta | None
@@ -122,7 +122,9 @@ class PlainValues:
 
 def _plain(text: str) -> str:
     body = text.removeprefix(PLAIN_MARK)
-    decoded = _as_utf8(unquote_to_bytes(body)) if body != text else None
+    # No browser keeps so long a value of ours, and decoding 64 KB of percent signs takes milliseconds.
+    is_ours = body != text and len(text) <= MAX_PAIR_BYTES
+    decoded = _as_utf8(unquote_to_bytes(body)) if is_ours else None
     if decoded is not None and quote(decoded, safe=_KEPT) == body:
         return decoded
     # Scripts put UTF-8 into document.cookie, and header lines are read as latin-1.

@@ -199,8 +199,13 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _to_text(keys: Sequence[FileKey]) -> str:
-    dates = [f" # made {key.made.astimezone(UTC).strftime(_DATE)}" if key.made else "" for key in keys]
+    dates = [f" # made {_written(key.made)}" if key.made else "" for key in keys]
     return "".join(f"{key.secret.decode()}{date}\n" for key, date in zip(keys, dates, strict=True))
+
+
+def _written(made: datetime) -> str:
+    # Not strftime(): it writes the year of a mistyped date with fewer digits than reading it back takes.
+    return f"{made.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='seconds')}Z"
 
 
 # --- reading ---------------------------------------------------------------------------------------------

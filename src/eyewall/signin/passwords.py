@@ -44,6 +44,21 @@ _BCRYPT_BYTES: Final = 72
 # Cost 17 takes ten seconds; above it, a damaged digit would keep a thread for hours.
 _BCRYPT: Final = re.compile(r"\$2[aby]\$(0[4-9]|1[0-7])\$[./A-Za-z0-9]{53}", re.ASCII)
 
+_MOST_MEMORY: Final = 1024 * 1024
+_MOST_PASSES: Final = 64
+_MOST_WORK: Final = 16 * _MOST_MEMORY
+_MOST_LANES: Final = 64
+"""More KiB, passes, KiB times passes (some ten seconds), or lanes than these has no hash that anybody made on
+purpose. A damaged or planted one may ask for all the memory there is, for a thread for hours, or for a
+hundred thousand threads.
+"""
+
+
+def _is_too_much(passes: int, memory: int, lanes: int) -> bool:
+    return (
+        memory > _MOST_MEMORY or passes > _MOST_PASSES or passes * memory > _MOST_WORK or lanes > _MOST_LANES
+    )
+
 
 @dataclass(frozen=True, slots=True)
 class Strength:
@@ -55,7 +70,8 @@ class Strength:
         lanes: threads within one hash (``p``).
 
     Raises:
-        ConfigurationError: less than the least that OWASP names, 12 MiB and 3 passes or the equivalent.
+        ConfigurationError: less than the least that OWASP names, 12 MiB and 3 passes or the equivalent; or
+            so much that :meth:`Passwords.verify` would take a hash of it for a planted one.
     """
 
     passes: int
@@ -72,6 +88,10 @@ class Strength:
             raise ConfigurationError(
                 f"{self} is less work than OWASP's minimum for argon2id; take eyewall.signin.passwords.OWASP"
             )
+        if _is_too_much(self.passes, self.memory, self.lanes):
+            raise ConfigurationError(
+                f"{self} is more work than any server can do at a sign-in; take RFC_9106"
+            )
 
 
 OWASP: Final = Strength(passes=2, memory=19 * 1024)
@@ -79,14 +99,6 @@ OWASP: Final = Strength(passes=2, memory=19 * 1024)
 
 RFC_9106: Final = Strength(passes=3, memory=64 * 1024, lanes=4)
 """RFC 9106, section 4, second recommended option: harder to guess offline, and five times the work here."""
-
-
-_MOST_MEMORY: Final = 1024 * 1024
-_MOST_PASSES: Final = 64
-"""More KiB or passes than these has no hash that anybody made on purpose.
-
-A damaged or planted one may ask for all the memory there is, or for a thread for hours.
-"""
 
 
 class Passwords:
@@ -169,7 +181,7 @@ class Passwords:
         if _BCRYPT.fullmatch(stored):
             return bcrypt.checkpw(_bytes_for_bcrypt(password), stored.encode("ascii"))
         asked = argon2.extract_parameters(stored)
-        if asked.memory_cost > _MOST_MEMORY or asked.time_cost > _MOST_PASSES:
+        if _is_too_much(asked.time_cost, asked.memory_cost, asked.parallelism):
             raise ValueError("a hash that asks for more than anybody would have chosen")
         return self._hasher.verify(stored, secret)
 

@@ -15,10 +15,10 @@ from tornado.web import RequestHandler
 MAX_NEXT: Final = 2048
 """Longest address accepted (characters)."""
 
-_PATH: Final = re.compile(r"/(?!/|%2f|%5c)[!#-;=?-\[\]-~]*", re.IGNORECASE)
-"""One slash, then printable ASCII. Browsers read a backslash as a slash, and drop tabs and line ends before
-they look for ``//``; what they send themselves has neither, nor spaces, quotes and angle brackets. A proxy
-that decodes too much would make ``//`` of ``/%2f``."""
+_PATH: Final = re.compile(r"/(?!/|%2f|%5c)[!#-;=?-\[\]-~]*", re.IGNORECASE | re.ASCII)
+"""One slash, then printable ASCII; without the second flag a long s would pass for an "s". Browsers read a
+backslash as a slash, and drop tabs and line ends before they look for ``//``; what they send themselves has
+neither, nor spaces, quotes and angle brackets. A proxy that decodes too much makes ``//`` of ``/%2f``."""
 
 _END_OF_PATH: Final = re.compile(r"[?#]")
 _ENCODED_CONTROL: Final = re.compile(r"%[01][0-9a-f]|%7f", re.IGNORECASE)
