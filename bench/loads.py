@@ -60,6 +60,10 @@ class Load(NamedTuple):
     needs_store: bool = False
     bare: bool = False
 
+    def without_sessions(self) -> Load:
+        """Return what is asked of a bare application: the same, without cookies, and whatever it answers."""
+        return self._replace(accept=anything, starts=False, forged=False)
+
 
 def _is(text: bytes) -> Accept:
     return lambda _, body: body == text

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import platform
+import time
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,7 +15,8 @@ from typing import NamedTuple
 from tests.servers.process import descendants
 
 OURS = (
-    "tornado", "msgspec", "redis", "hiredis", "sqlalchemy", "asyncpg", "asyncmy", "pymongo", "cryptography",
+    "eyewall", "tornado", "msgspec", "redis", "hiredis", "sqlalchemy", "asyncpg", "asyncmy", "pymongo",
+    "cryptography",
 )  # fmt: skip
 PEERS = (
     "starlette", "starsessions", "uvicorn", "uvloop", "aiohttp", "aiohttp-session", "flask", "flask-session",
@@ -64,6 +67,15 @@ def _on_core(thread: Path) -> float:
     return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")
 
 
+async def share_of_core(pids: Iterable[int], seconds: float) -> float:
+    """Return which part of a core ``pids`` use in the middle of a run that measures for ``seconds``."""
+    everyone = list(pids)
+    await asyncio.sleep(seconds * 0.4)  # it has connected and is warming up
+    used, began = cpu_seconds(everyone), time.perf_counter()
+    await asyncio.sleep(seconds * 0.6)
+    return (cpu_seconds(everyone) - used) / (time.perf_counter() - began)
+
+
 def resident_bytes(pid: int) -> int:
     """Return how much memory ``pid`` holds."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -74,7 +86,7 @@ def describe(packages: Iterable[str] = OURS + PEERS) -> dict[str, str]:
     facts = {
         "processor": _processor(),
         "cores": str(os.cpu_count()),
-        "kernel": f"{platform.system()} {platform.release()}",
+        "kernel": f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}",
         "python": platform.python_version(),
     }
     for package in packages:

@@ -1,72 +1,104 @@
-"""``RESULTS.md``: the table, and all that is needed to read it and to repeat it."""
+"""Put what was measured into the pages.
+
+    python -m bench.report            # fills the pages, draws docs/_static/bench.svg
+    python -m bench.report --check    # fails when a page does not show what the files say
+
+The pages are written by hand; only what stands between ``<!-- figure: name -->`` and ``<!-- /figure -->`` is
+ours. The figures come from ``results.json``, ``scale.json`` and ``processes.json``; what was not measured yet
+stays as it is, and is named.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import argparse
+import re
+import sys
+from pathlib import Path
 
-MEANING = """\
-- **requests/s, p50, p99**: seen by the load generator; each connection has one request under way.
-- **CPU us**: microseconds on a core per request, of the application's processes alone, from the kernel.
-- **added us**: CPU us more than the same framework answering the same request without a session layer (and
-  without the cookie), in the same round; the median of the rounds. **±** is half the distance between the
-  highest and the lowest round: a difference smaller than that is noise.
-- **ratio**: requests/s, divided by those of the bare application in the same round.
-- **commands**: what one request costs Redis or Valkey, counted by the server (`MONITOR`) in a separate pass;
-  blank where the store cannot tell.
-- **kept of 100**: of a hundred parallel writes to one session, how many are there afterwards.
+from bench.application import ROOT
+from bench.figures import process_figures, request_figures, scale_figures, together_figures
+from bench.plot import draw_results
+from bench.processes import Processes, read_processes
+from bench.results import Results, read_results
+from bench.scale import Scale, read_scale
 
-Compare systems by *added us* and *ratio*, never by absolute figures of different machines, and never
-requests/s across frameworks: they serve differently."""
-
-LOADS = """\
-- W0 the bare handler. W1 a valid cookie, two values read out of a session of 500 bytes. W2 a counter read,
-  one added, saved. W3 layer installed, no cookie, session untouched. W4 a forged cookie.
-- W5 signing in, with a new session ID where the system has a verb for it. W6 a value of 8 KB stored. W7 a
-  hundred writes at once to one session, each under a key of its own. W8 a new visitor's first write.
-
-256 sessions in rotation, never two requests at once on the same one except in W7. What does not fit into a
-cookie (W6), or cannot be merged in one (W7), is left out for systems that keep the session there."""
-
-SERVING = """\
-Each system is served as its documentation recommends, in one process without an access log: Tornado's own
-HTTPServer on plain asyncio; uvicorn with uvloop and httptools; aiohttp's runner; gunicorn with one worker
-and eight threads (its plain worker would close every connection). Redis clients have hiredis, and are
-asynchronous where the framework is. Every setting of Eyewall is the default. Store and load generator share
-the second core."""
-
-ALONE = "\n**One core only**: requests/s and latencies mean little here.\n"
+PAGES = ("bench/RESULTS.md", "docs/performance.md", "docs/scaling.md", "docs/faq.md", "README.md")
+PICTURE = ROOT / "docs" / "_static" / "bench.svg"
+PLACE = re.compile(r"(<!-- figure: ([\w-]+) -->).*?(<!-- /figure -->)", re.DOTALL)
 
 
-def report(table: str, notes: Sequence[str], facts: Mapping[str, object]) -> str:
-    """Return the page."""
-    own = facts["machine"]
-    assert isinstance(own, dict)
-    versions = ", ".join(f"{name} {value}" for name, value in own.items())
-    warned = (
-        "\n**One core only**: requests/s and latencies mean little here.\n" if facts["one core only"] else ""
+def all_figures(folder: Path) -> dict[str, str]:
+    """Return every figure by its name, of what was measured so far."""
+    found: dict[str, str] = {}
+    results, scale, processes = _read(folder)
+    if results is not None:
+        found |= request_figures(results)
+    if scale is not None:
+        found |= scale_figures(scale)
+    if processes is not None:
+        found |= process_figures(processes)
+    if scale is not None and processes is not None:
+        found |= together_figures(scale, processes)
+    return found
+
+
+def _read(folder: Path) -> tuple[Results | None, Scale | None, Processes | None]:
+    files = [folder / name for name in ("results.json", "scale.json", "processes.json")]
+    for file in files:
+        if not file.exists():
+            print(f"report: {file} is missing: not measured yet", file=sys.stderr)
+    results, scale, processes = files
+    return (
+        read_results(results) if results.exists() else None,
+        read_scale(scale) if scale.exists() else None,
+        read_processes(processes) if processes.exists() else None,
     )
-    noted = "\n".join(f"- {note}" for note in notes) or "- none"
-    return f"""\
-# Results of {facts["date"]}
 
-Made by `make bench`; do not edit. {facts["rounds"]} rounds of {facts["seconds"]} s, alternating; medians.
-Machine: {versions}.
-{warned}
-## How to read it
 
-{MEANING}
+def misplaced(page: str) -> list[str]:
+    """Return the figures that begin a line of text: Markdown would take the comment for the end of it."""
+    return re.findall(r"^ *<!-- figure: ([\w-]+) -->.*<!-- /figure -->", page, re.MULTILINE)
 
-{LOADS}
 
-{SERVING}
+def filled(page: str, figures: dict[str, str]) -> tuple[str, list[str]]:
+    """Return ``page`` with all figures in their places, and the names of those that there are not."""
+    missing: list[str] = []
 
-To repeat it, on a machine that does nothing else: `make bench`. Each application must first count, keep
-visitors apart and take a forged cookie for nobody's; what fails is not measured.
+    def put(place: re.Match[str]) -> str:
+        begin, name, end = place.groups()
+        if name not in figures:
+            missing.append(name)
+            return place.group()
+        text = figures[name]
+        return f"{begin}\n\n{text.strip()}\n\n{end}" if "\n" in text else f"{begin}{text}{end}"
 
-## What was noticed
+    return PLACE.sub(put, page), missing
 
-{noted}
 
-## Figures
+def main(words: list[str] | None = None) -> int:
+    """Fill the pages; return how many of them lack something or, with ``--check``, are out of date."""
+    parser = argparse.ArgumentParser(prog="report", description="Put what was measured into the pages.")
+    parser.add_argument("--check", action="store_true", help="change nothing, fail when something is old")
+    parser.add_argument("--from", type=Path, default=ROOT / "bench", dest="folder", help="of the .json files")
+    options = parser.parse_args(words)
+    figures, troubled = all_figures(options.folder), 0
+    for name in PAGES:
+        path = ROOT / name
+        before = path.read_text()
+        after, missing = filled(before, figures)
+        if begins := misplaced(before):
+            print(f"report: {name}: put a word before the figure {', '.join(begins)}", file=sys.stderr)
+        if missing:
+            print(f"report: {name} has no figure yet for {', '.join(missing)}", file=sys.stderr)
+        if not options.check:
+            path.write_text(after)
+        elif after != before:
+            print(f"report: {name} is not up to date: python -m bench.report", file=sys.stderr)
+        troubled += bool(begins or missing) or (options.check and after != before)
+    if not options.check and (options.folder / "results.json").exists():
+        draw_results(read_results(options.folder / "results.json"), PICTURE)
+    return troubled
 
-{table}"""
+
+if __name__ == "__main__":
+    sys.exit(main())

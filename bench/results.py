@@ -1,27 +1,110 @@
 """What was measured, and what follows from it: medians, and comparisons side by side.
 
 Absolute figures belong to one machine on one day. What can be carried away are the ratio and the added CPU
-time, each taken between an application and its bare sister in the same round, minutes or less apart.
+time, each taken between an application and its bare sister in the same round, some seconds apart.
+
+The results stand in ``results.json`` as they were measured, run by run. They are written after every case, so
+that a run that is stopped can go on where it was.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+import msgspec
 
 from bench.drive import Figures
-from bench.systems import System
+from bench.plan import Case
+from bench.systems import SYSTEMS, System
 
-Case = tuple[str, int]
-"""A load's name and a number of connections."""
+
+class Pair(NamedTuple):
+    """One run of a system, and the bare run of the same round; a bare system has only the first."""
+
+    own: Figures
+    bare: Figures | None = None
+
+
+class Measured(msgspec.Struct):
+    """All about one system: its runs by case, its store's commands per request by load, what was noticed."""
+
+    runs: dict[str, list[Pair]] = {}
+    commands: dict[str, float] = {}
+    notes: list[str] = []
+
+
+class Results(msgspec.Struct):
+    """Everything that was measured on one machine.
+
+    Args:
+        date: of the day it began.
+        machine: what it is, and the versions of what ran on it.
+        rounds: how many runs there are of each case.
+        seconds: how long each of them took.
+        one_core: everything shared one core.
+        systems: by name.
+        absent: why a system was not measured, by name.
+    """
+
+    date: str
+    machine: dict[str, str]
+    rounds: int
+    seconds: float
+    one_core: bool = False
+    systems: dict[str, Measured] = {}
+    absent: dict[str, str] = {}
+
+    def of(self, system: System) -> Measured:
+        """Return what there is about ``system``."""
+        return self.systems.setdefault(system.name, Measured())
+
+    def has(self, system: System, case: Case) -> bool:
+        """Whether ``case`` needs no more runs."""
+        measured = self.systems.get(system.name)
+        return measured is not None and len(measured.runs.get(str(case), ())) >= self.rounds
+
+    def add(self, system: System, case: Case, pair: Pair) -> None:
+        """Keep one run."""
+        self.of(system).runs.setdefault(str(case), []).append(pair)
+
+    def forget(self, system: System) -> None:
+        """Drop all about ``system``: it will be measured anew."""
+        self.systems.pop(system.name, None)
+
+    def save(self, path: Path) -> None:
+        """Write everything to ``path``, whole or not at all."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = path.with_suffix(".new")
+        fresh.write_bytes(msgspec.json.format(msgspec.json.encode(self), indent=1) + b"\n")
+        fresh.replace(path)
+
+    def lines(self, cases: list[Case]) -> list[Line]:
+        """Return the table's lines: by load, by connections, then by system."""
+        return [
+            line_of(system, case, self.systems[system.name])
+            for case in cases
+            for system in SYSTEMS
+            if system.name in self.systems and self.systems[system.name].runs.get(str(case))
+        ]
+
+
+def read_results(path: Path) -> Results:
+    """Return what :meth:`Results.save` wrote.
+
+    Raises:
+        OSError: there is no such file.
+        msgspec.MsgspecError: it holds something else.
+    """
+    return msgspec.json.decode(path.read_bytes(), type=Results)
 
 
 class Line(NamedTuple):
     """One line of the table; times in microseconds. None where there is nothing to tell."""
 
     system: str
-    load: str
-    connections: int
+    case: Case
     per_second: float
     p50: float
     p99: float
@@ -33,111 +116,24 @@ class Line(NamedTuple):
     kept: float | None
 
 
-class Results:
-    """Collects the figures of each round, and the commands counted beside them."""
-
-    def __init__(self) -> None:
-        self._rounds: dict[tuple[str, Case], dict[int, Figures]] = {}
-        self.commands: dict[tuple[str, str], float] = {}
-        self.notes: list[str] = []
-        self.failures = 0
-
-    def fail(self, note: str) -> None:
-        """Note that something was not measured because it answered wrongly."""
-        self.notes.append(note)
-        self.failures += 1
-
-    def add(self, system: System, case: Case, number: int, figures: Figures) -> None:
-        """Keep the figures of one run in round ``number``."""
-        self._rounds.setdefault((system.name, case), {})[number] = figures
-
-    def lines(self, systems: list[System], cases: list[Case]) -> list[Line]:
-        """Return the table's lines: by load, by connections, then by system."""
-        return [
-            self._line(system, case)
-            for case in cases
-            for system in systems
-            if (system.name, case) in self._rounds
-        ]
-
-    def _line(self, system: System, case: Case) -> Line:
-        own = self._rounds[system.name, case]
-        bare = {} if system.is_bare else self._rounds.get((system.bare, case), {})
-        both = sorted(own.keys() & bare.keys())
-        added = [own[i].cpu - bare[i].cpu for i in both]
-        ratios = [own[i].per_second / bare[i].per_second for i in both]
-        kept = [figures.kept for figures in own.values() if figures.kept is not None]
-        return Line(
-            system.name,
-            *case,
-            per_second=median(f.per_second for f in own.values()),
-            p50=median(f.p50 for f in own.values()),
-            p99=median(f.p99 for f in own.values()),
-            cpu=median(f.cpu for f in own.values()),
-            added=median(added) if added else None,
-            added_spread=max(added) - min(added) if added else None,
-            ratio=median(ratios) if ratios else None,
-            commands=self.commands.get((system.name, case[0])),
-            kept=median(kept) if kept else None,
-        )
-
-
-HEADINGS = (
-    "system", "requests/s", "p50 ms", "p99 ms", "CPU us", "added us", "±", "ratio", "commands", "kept of 100",
-)  # fmt: skip
-
-
-def table(lines: list[Line], titles: dict[str, str]) -> str:
-    """Return the table, in Markdown, one section per load and number of connections."""
-    parts: list[str] = []
-    cases = dict.fromkeys((line.load, line.connections) for line in lines)
-    for load, connections in cases:
-        own = [line for line in lines if (line.load, line.connections) == (load, connections)]
-        used = _used_columns([_cells(line) for line in own])
-        rows = [[_cells(line)[i] for i in used] for line in own]
-        parts.append(f"### {load}, {titles[load]}, {connections} connections\n")
-        parts.append(markdown([HEADINGS[i] for i in used], rows))
-    return "\n".join(parts)
-
-
-def _cells(line: Line) -> list[str]:
-    return [
-        line.system,
-        f"{line.per_second:.0f}",
-        f"{line.p50 / 1000:.2f}",
-        f"{line.p99 / 1000:.2f}",
-        f"{line.cpu:.0f}",
-        _or_blank(line.added, "{:+.1f}"),
-        _or_blank(None if line.added_spread is None else line.added_spread / 2, "{:.1f}"),
-        _or_blank(line.ratio, "{:.2f}"),
-        _or_blank(line.commands, "{:.2f}"),
-        _or_blank(line.kept, "{:.0f}"),
-    ]
-
-
-def _or_blank(value: float | None, form: str) -> str:
-    return "" if value is None else form.format(value)
-
-
-def _used_columns(rows: list[list[str]]) -> list[int]:
-    return [i for i in range(len(HEADINGS)) if i < 2 or any(row[i] for row in rows)]
-
-
-def markdown(headings: list[str], rows: list[list[str]]) -> str:
-    """Return a Markdown table, padded so that it reads well as plain text."""
-    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
-
-    def line(cells: list[str]) -> str:
-        first, *others = zip(cells, widths, strict=True)
-        padded = [first[0].ljust(first[1]), *(text.rjust(width) for text, width in others)]
-        return "| " + " | ".join(padded) + " |"
-
-    rule = "|" + "|".join(
-        "-" * (width + 2) if i == 0 else "-" * (width + 1) + ":" for i, width in enumerate(widths)
+def line_of(system: System, case: Case, measured: Measured) -> Line:
+    """Return the medians of a case, and its comparisons with the bare runs beside it."""
+    pairs = measured.runs[str(case)]
+    own = [pair.own for pair in pairs]
+    beside = [(pair.own, pair.bare) for pair in pairs if pair.bare is not None]
+    added = [own.cpu - bare.cpu for own, bare in beside]
+    ratios = [own.per_second / bare.per_second for own, bare in beside]
+    kept = [figures.kept for figures in own if figures.kept is not None]
+    return Line(
+        system.name,
+        case,
+        per_second=median(figures.per_second for figures in own),
+        p50=median(figures.p50 for figures in own),
+        p99=median(figures.p99 for figures in own),
+        cpu=median(figures.cpu for figures in own),
+        added=median(added) if added else None,
+        added_spread=max(added) - min(added) if added else None,
+        ratio=median(ratios) if ratios else None,
+        commands=measured.commands.get(case.load),
+        kept=median(kept) if kept else None,
     )
-    return "\n".join([line(headings), rule + "|", *map(line, rows)]) + "\n"
-
-
-def as_json(lines: list[Line], facts: dict[str, Any]) -> dict[str, Any]:
-    """Return all of it as JSON takes it."""
-    return {**facts, "lines": [line._asdict() for line in lines]}

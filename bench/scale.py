@@ -1,113 +1,141 @@
 """What stays flat when the sessions grow to a million, and what an Eyewall process costs in itself.
 
-    python -m bench.scale                         # 1 thousand, 100 thousand, 1 million: about half an hour
-    python -m bench.scale --sizes 1000,10000 --stores redis
+    python -m bench.scale                         # 1 thousand, 100 thousand, 1 million in three stores
+    python -m bench.scale --continue              # the stores that are still missing in bench/scale.json
+    python -m bench.scale --sizes 1000,20000 --stores redis --into build/bench
 
-Writes ``bench/SCALE.md``. Per store and number of live sessions: W1 over HTTP, bytes per session and per
-entry of the index by principal, listing and revoking one principal's ten sessions, and, where the store has
-to sweep, sweeping as fast as it can beside loads.
+Writes ``bench/scale.json`` after every store; ``python -m bench.report`` puts it into the pages. Per store
+and number of live sessions: W1 over HTTP by the owners of sessions strewn over all of them, beside bare
+Tornado; bytes per session and per entry of the index by principal; listing and revoking one principal's ten
+sessions; and, where the store has to sweep, sweeping all of them beside loads.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import secrets
-import subprocess
 import sys
 import time
-import tracemalloc
-from collections.abc import Callable
 from contextlib import ExitStack
-from itertools import cycle
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
+import msgspec
+
 from bench import machine
 from bench.application import ROOT, RunningApplication
-from bench.drive import drive
-from bench.filling import Filling, IndexedStore, RespFilling, SqlFilling, many_records
-from bench.loads import load_called
-from bench.micro.pieces import loaded_session, make_manager
-from bench.results import markdown
+from bench.drive import Figures, ask, connected, drive
+from bench.filling import (
+    DEVICES,
+    Filling,
+    PostgresFilling,
+    RespFilling,
+    SqliteFilling,
+    anonymous,
+    of_principal,
+    signed_in,
+    with_cookies,
+)
+from bench.loads import Load, Visitor, load_called
+from bench.machine import Cores
+from bench.own_costs import OwnCosts, own_costs
 from bench.servers import Places
-from eyewall.core.store import utc_now
+from bench.sweep_effect import SweepEffect, sweep_effect
+from tests.servers.resp import RespServer
 
 STORES = ("redis", "postgres", "sqlite")
 SIZES = (1_000, 100_000, 1_000_000)
-DEVICES = 10
+VISITORS = 2_000
+"""So many sessions, about, are visited, evenly strewn over all. Fewer than the cookies that a process
+remembers to have verified (4,096), so that the sizes differ in nothing but the store."""
+CONNECTIONS = 64
+ROUNDS = 3
 PRINCIPALS = 20
-PROBES = 16
-SWEEP_AT_ONCE, SWEEP_PAUSE = 1000, 1.0
-"""As many in one batch, and as many seconds between two, as the manager takes."""
-
-SIZE_HEADINGS = [
-    "store", "sessions", "W1/s", "CPU us", "p99 ms", "bytes", "index bytes", "list ms", "revoke ms",
-]  # fmt: skip
-SWEEP_HEADINGS = ["store", "expired", "swept/s at most", "load p99 ms", "sweeping", "sweeping at most"]
-
-IMPORT = """
-import resource, sys, time
-def held(): return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
-import tornado.web
-before, began = held(), time.perf_counter()
-import eyewall
-print(time.perf_counter() - began, held() - before, sum(name.startswith("eyewall") for name in sys.modules))
-"""
+INDEXED = 20_000
+"""So many sessions tell what one takes more that is in the index by principal."""
 
 
 class Size(NamedTuple):
-    """What was measured on one store with so many sessions. Milliseconds, bytes, microseconds."""
+    """What was measured with so many sessions.
 
-    store: str
+    Microseconds: *p99*, *cpu* of the application, *added* to the bare one, *store_cpu* of the server.
+    Milliseconds: *find*, *revoke*. Seconds: *filled_in*.
+    """
+
     sessions: int
     per_second: float
-    cpu: float
     p99: float
+    cpu: float
+    added: float
+    store_cpu: float
     session_bytes: float
-    index_bytes: float
     find: float
     revoke: float
+    filled_in: float
 
 
-class Sweep(NamedTuple):
-    """What sweeping does to loads. Times in milliseconds."""
+class StoreScale(msgspec.Struct):
+    """All about one store."""
 
-    store: str
-    expired: int
-    per_second: float
-    before: float
-    paced: float
-    during: float
+    sizes: list[Size]
+    index_bytes: float
+    sweep: SweepEffect | None
 
 
-def filling_of(store: str, url: str) -> Filling:
-    """Return the way to fill ``store``."""
-    return RespFilling(url) if store == "redis" else SqlFilling(url)
+class Scale(msgspec.Struct):
+    """All that was measured.
+
+    Args:
+        date: of the day it began.
+        machine: what it is, and the versions of what ran on it.
+        own: what a process costs in itself.
+        stores: by name.
+    """
+
+    date: str
+    machine: dict[str, str]
+    own: OwnCosts
+    stores: dict[str, StoreScale] = {}
 
 
-async def grown(filling: Filling, have: int, want: int) -> float:
-    """Add sessions until there are ``want``; return the bytes that one more takes."""
-    before = await filling.size()
-    await filling.add(many_records(want - have))
-    return (await filling.size() - before) / (want - have)
+def read_scale(path: Path) -> Scale:
+    """Return what this program wrote."""
+    return msgspec.json.decode(path.read_bytes(), type=Scale)
 
 
-async def index_bytes(filling: Filling, session_bytes: float, *, count: int) -> float:
-    """Return how many bytes more a session takes that is in the index by principal."""
-    before = await filling.size()
-    for i in range(count // DEVICES):
-        await filling.add(many_records(DEVICES, principal=f"crowd-{secrets.token_hex(4)}-{i}"))
-    return (await filling.size() - before) / (count // DEVICES * DEVICES) - session_bytes
+def filling_of(store: str, url: str, places: Places) -> Filling:
+    """Return the way to fill the ``store`` at ``url``."""
+    if store == "redis":
+        server = places.server(store)
+        assert isinstance(server, RespServer)
+        return RespFilling(server)
+    return PostgresFilling(url) if store == "postgres" else SqliteFilling(url)
+
+
+async def index_bytes(store: str) -> float:
+    """Return how many bytes more a session takes that is in the index by principal: two fresh stores."""
+    sizes = []
+    for records in (anonymous(INDEXED), signed_in(INDEXED)):
+        with ExitStack() as stack:
+            places = Places(stack)
+            filling = filling_of(store, places.address(store), places)
+            await filling.add(records)
+            sizes.append(await filling.size())
+            await filling.close()
+    return (sizes[1] - sizes[0]) / INDEXED
 
 
 async def one_among_all(filling: Filling) -> tuple[float, float]:
     """Return the milliseconds to list, and to end, the ten sessions of one principal."""
     listing, ending = [], []
-    for i in range(PRINCIPALS):
-        principal = f"principal-{secrets.token_hex(4)}-{i}"
-        await filling.add(many_records(DEVICES, principal=principal))
+    for _ in range(PRINCIPALS):
+        principal = f"principal-{secrets.token_hex(6)}"
+        for record in of_principal(principal):
+            assert await filling.store.create(record)
         began = time.perf_counter()
         found = await filling.store.find_principal(principal)
         listed = time.perf_counter()
@@ -118,168 +146,148 @@ async def one_among_all(filling: Filling) -> tuple[float, float]:
     return median(listing) * 1000, median(ending) * 1000
 
 
-async def latencies(store: IndexedStore, digests: list[bytes], is_over: Callable[[], bool]) -> list[float]:
-    """Load again and again, some at once, until it is over; return how long each load took."""
-    taken: list[float] = []
+class Site(NamedTuple):
+    """The application on the store, the bare one beside it, the store's process, how long each run takes."""
 
-    async def probe(own: list[bytes]) -> None:
-        for digest in cycle(own):
-            if is_over():
-                return
-            began = time.perf_counter()
-            assert await store.load(digest) is not None
-            taken.append(time.perf_counter() - began)
-
-    await asyncio.gather(*(probe(digests[i::PROBES]) for i in range(PROBES)))
-    return sorted(taken)
+    app: RunningApplication
+    bare: RunningApplication
+    server: list[int]
+    seconds: float
 
 
-async def sweep(name: str, filling: Filling, expired: int, seconds: float) -> Sweep:
-    """Sweep ``expired`` dead sessions in batches beside loads; before that, the loads alone."""
-    live = list(many_records(PROBES * 4))
-    await filling.add(live)
-    digests = [record.digest for record in live]
-    await filling.add(many_records(expired, dead=True))
-    calm = await latencies(filling.store, digests, _after(seconds))
-    sweeping = asyncio.ensure_future(_sweep_all(filling.store, SWEEP_PAUSE))
-    paced = await latencies(filling.store, digests, _after(seconds))
-    sweeping.cancel()
-    began, rest = time.perf_counter(), asyncio.ensure_future(_sweep_all(filling.store, 0))
-    busy = await latencies(filling.store, digests, rest.done)
-    took = time.perf_counter() - began
-    return Sweep(name, expired, await rest / took, _p99(calm), _p99(paced), _p99(busy))
+class Reading(NamedTuple):
+    """W1: requests/s, and microseconds."""
+
+    per_second: float
+    p99: float
+    cpu: float
+    added: float
+    store_cpu: float
 
 
-def _after(seconds: float) -> Callable[[], bool]:
-    end = time.perf_counter() + seconds
-    return lambda: time.perf_counter() > end
+def _reading() -> Load:
+    """W1, on sessions that were filled in."""
+    return load_called("W1")._replace(accept=lambda _, body: body == b"alice 7")
 
 
-async def _sweep_all(store: IndexedStore, pause: float) -> int:
-    gone = 0
-    while went := await store.sweep(utc_now(), SWEEP_AT_ONCE):
-        gone += went
-        await asyncio.sleep(pause)
-    return gone
+async def reading(site: Site, visitors: list[Visitor]) -> Reading:
+    """Measure W1 beside the bare application; return the medians."""
+    await _visit_each(site.app, visitors)
+    rounds = [await _one_round(site, visitors) for _ in range(ROUNDS)]
+    return Reading(*(median(values) for values in zip(*rounds, strict=True)))
 
 
-def _p99(taken: list[float]) -> float:
-    return taken[int(len(taken) * 0.99)] * 1000
+async def _one_round(site: Site, visitors: list[Visitor]) -> Reading:
+    load = _reading()
+    bare = await _run(site.bare, load.without_sessions(), site.seconds, [Visitor()] * CONNECTIONS)
+    run, share = await asyncio.gather(
+        _run(site.app, load, site.seconds, visitors), machine.share_of_core(site.server, site.seconds)
+    )
+    return Reading(run.per_second, run.p99, run.cpu, run.cpu - bare.cpu, share / run.per_second * 1e6)
+
+
+async def _run(app: RunningApplication, load: Load, seconds: float, visitors: list[Visitor]) -> Figures:
+    return await drive(app, load, connections=CONNECTIONS, seconds=seconds, visitors=visitors)
+
+
+async def _visit_each(app: RunningApplication, visitors: list[Visitor]) -> None:
+    """Each once: from then on, nobody's last visit is so long ago that it has to be noted again."""
+    clients = await connected(app.port, CONNECTIONS)
+    shares = [visitors[i::CONNECTIONS] for i in range(CONNECTIONS)]
+    for client, own in zip(clients, shares, strict=True):
+        for visitor in own:
+            assert await ask(client, visitor, "GET", "/read") == b"alice 7"
+    for client in clients:
+        client.close()
+
+
+async def measure_sizes(filling: Filling, site: Site, sizes: list[int]) -> list[Size]:
+    """Measure one store at every size."""
+    have, found = 0, []
+    for want in sizes:
+        began = time.perf_counter()
+        visitors: list[Visitor] = []
+        await filling.add(with_cookies(want - have, max(1, (want - have) // VISITORS), visitors))
+        filled, have = time.perf_counter() - began, want
+        size = await filling.size()
+        figures = await reading(site, visitors)
+        one = await one_among_all(filling)
+        found.append(Size(want, *figures, size / want, *one, filled))
+        print(f"  {found[-1]}", file=sys.stderr)
+    return found
 
 
 async def measure_store(
-    name: str, url: str, app: RunningApplication, sizes: list[int], seconds: float
-) -> tuple[list[Size], Sweep | None]:
-    """Measure one store at every size."""
-    filling, have, found = filling_of(name, url), 0, []
+    store: str, filling: Filling, site: Site, sizes: list[int], cores: Cores
+) -> StoreScale:
+    """Measure one store."""
     try:
-        for want in sizes:
-            session_bytes = await grown(filling, have, want)
-            have = want
-            figures = await drive(app, load_called("W1"), connections=64, seconds=seconds)
-            entry = await index_bytes(filling, session_bytes, count=max(1000, want // 100))
-            find, revoke = await one_among_all(filling)
-            found.append(
-                Size(
-                    name, want, figures.per_second, figures.cpu, figures.p99 / 1000, session_bytes, entry,
-                    find, revoke,
-                )
-            )  # fmt: skip
-            print(f"{name}: {want} sessions done", file=sys.stderr)
-        swept = None if name == "redis" else await sweep(name, filling, sizes[-1], seconds)
-        return found, swept
+        found = await measure_sizes(filling, site, sizes)
+        swept = None
+        if store != "redis":  # it drops expired sessions by itself
+            os.sched_setaffinity(0, {cores.application})  # we are the application now, the server is not
+            swept = await sweep_effect(filling, sizes[-1], 4 * site.seconds)
+            os.sched_setaffinity(0, {cores.rest})
+        return StoreScale(found, await index_bytes(store), swept)
     finally:
         await filling.close()
 
 
-def import_costs() -> tuple[float, float, int]:
-    """Return milliseconds and bytes of ``import eyewall`` beside Tornado, and how many modules it is."""
-    runs = [
-        subprocess.run(
-            [sys.executable, "-c", IMPORT], capture_output=True, text=True, check=True
-        ).stdout.split()
-        for _ in range(5)
-    ]
-    return median(float(run[0]) for run in runs) * 1000, median(int(run[1]) for run in runs), int(runs[0][2])
-
-
-def session_object_bytes(count: int = 2000) -> float:
-    """Return how much memory an open session of 500 bytes takes in the process."""
-    manager = make_manager()
-    kept = [loaded_session(manager)]
-    tracemalloc.start()
-    before, _ = tracemalloc.get_traced_memory()
-    kept += [loaded_session(manager) for _ in range(count)]
-    after, _ = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    return (after - before) / count
-
-
-def page(sizes: list[Size], sweeps: list[Sweep]) -> str:
-    """Return the results as a page."""
-    took, held, modules = import_costs()
-    size_rows = [
-        [
-            size.store, f"{size.sessions:,}", f"{size.per_second:.0f}", f"{size.cpu:.0f}", f"{size.p99:.1f}",
-            f"{size.session_bytes:.0f}", f"{size.index_bytes:.0f}", f"{size.find:.2f}", f"{size.revoke:.2f}",
+def measure_store_alone(store: str, sizes: list[int], seconds: float, cores: Cores) -> StoreScale:
+    """Start a store and the applications, measure, and end them."""
+    with ExitStack() as stack:
+        places = Places(stack)
+        url = places.address(store)
+        apps = [
+            RunningApplication("eyewall_site", "--store", url, core=cores.application),
+            RunningApplication("tornado_bare", core=cores.application),
         ]
-        for size in sizes
-    ]  # fmt: skip
-    sweep_rows = [
-        [
-            s.store,
-            f"{s.expired:,}",
-            f"{s.per_second:.0f}",
-            f"{s.before:.2f}",
-            f"{s.paced:.2f}",
-            f"{s.during:.2f}",
-        ]
-        for s in sweeps
-    ]
-    facts = ", ".join(f"{name} {value}" for name, value in machine.describe(machine.OURS).items())
-    return f"""\
-# Results at scale
-
-Made by `python -m bench.scale`; do not edit. Machine: {facts}. W1 at 64 connections; sessions of about 500
-bytes; a principal has {DEVICES} sessions; the index entry is what a session takes more when somebody is
-signed in.
-
-{markdown(SIZE_HEADINGS, size_rows)}
-Sweeping in batches of {SWEEP_AT_ONCE}, beside {PROBES} readers in the same process: *sweeping* with a pause
-of {SWEEP_PAUSE:g} s between batches, as Eyewall does it, *at most* without one. Redis drops expired sessions
-by itself.
-
-{markdown(SWEEP_HEADINGS, sweep_rows)}
-`import eyewall` beside Tornado: {took:.0f} ms, {held / 1e6:.1f} MB, {modules} modules. An open session of 500
-bytes takes {session_object_bytes():.0f} bytes in the process.
-"""
-
-
-def main() -> None:
-    """Do what the command line says."""
-    parser = argparse.ArgumentParser(prog="scale", description="What stays flat up to a million sessions.")
-    parser.add_argument("--sizes", default=",".join(map(str, SIZES)), help="live sessions, growing")
-    parser.add_argument("--stores", default=",".join(STORES), help="some of redis, postgres, sqlite")
-    parser.add_argument("--seconds", type=float, default=3.0, help="of each measuring")
-    parser.add_argument("--into", type=Path, default=ROOT / "bench" / "SCALE.md", help="the page to write")
-    options = parser.parse_args()
-    cores = machine.take_cores()
-    sizes: list[Size] = []
-    sweeps: list[Sweep] = []
-    wanted = sorted(int(size) for size in options.sizes.split(","))
-    for store in options.stores.split(","):
-        with ExitStack() as stack:
-            url = Places(stack).address(store)
-            app = RunningApplication("eyewall_site", "--store", url, core=cores.application)
+        for app in apps:
             stack.callback(app.stop)
             app.wait_until_ready()
-            found, swept = asyncio.run(measure_store(store, url, app, wanted, options.seconds))
-            sizes += found
-            sweeps += [swept] if swept is not None else []
-    written = page(sizes, sweeps)
-    options.into.parent.mkdir(parents=True, exist_ok=True)
-    options.into.write_text(written)
-    print(written)
+        filling = filling_of(store, url, places)
+        server = [] if store == "sqlite" else places.server(store).pids[:1]
+        site = Site(apps[0], apps[1], server, seconds)
+        return asyncio.run(measure_store(store, filling, site, sizes, cores))
+
+
+def options_from(words: list[str] | None) -> argparse.Namespace:
+    """Return what the command line says."""
+    parser = argparse.ArgumentParser(prog="scale", description="What stays flat up to a million sessions.")
+    parser.add_argument("--continue", action="store_true", dest="goes_on", help="only what is missing")
+    parser.add_argument("--sizes", default=",".join(map(str, SIZES)), help="live sessions, growing")
+    parser.add_argument("--stores", default=",".join(STORES), help="some of redis, postgres, sqlite")
+    parser.add_argument("--seconds", type=float, default=2.5, help="of each run")
+    parser.add_argument("--into", type=Path, default=ROOT / "bench", help="the folder of scale.json")
+    return parser.parse_args(words)
+
+
+def scale_for(target: Path, *, goes_on: bool) -> Scale:
+    """Return the results to add to: those in ``target`` if it goes on, else new ones."""
+    facts = machine.describe(machine.OURS)
+    if not goes_on or not target.exists():
+        return Scale(f"{datetime.now(UTC):%Y-%m-%d}", facts, own_costs())
+    found = read_scale(target)
+    if found.machine != facts:
+        sys.exit(f"scale: {target} is of another machine or other versions: cannot go on with it")
+    return found
+
+
+def main(words: list[str] | None = None) -> None:
+    """Do what the command line says."""
+    options = options_from(words)
+    cores, target = machine.take_cores(), Path(options.into) / "scale.json"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scale = scale_for(target, goes_on=options.goes_on)
+    sizes = sorted(int(size) for size in options.sizes.split(","))
+    for store in options.stores.split(","):
+        if store in scale.stores:
+            continue
+        began = time.monotonic()
+        scale.stores[store] = measure_store_alone(store, sizes, options.seconds, cores)
+        target.write_bytes(msgspec.json.format(msgspec.json.encode(scale), indent=1) + b"\n")
+        print(f"{store} done in {(time.monotonic() - began) / 60:.1f} minutes", file=sys.stderr)
+    print(target.read_text())
 
 
 if __name__ == "__main__":

@@ -30,8 +30,7 @@ class Places:
 
     def __init__(self, stack: ExitStack) -> None:
         self._stack = stack
-        self._urls: dict[str, str] = {}
-        self.kinds: dict[str, str] = {}
+        self._servers: dict[str, ServerProcess] = {}
 
     def address(self, store: str) -> str:
         """Return the address of a ``store``; a folder and a database file are made new.
@@ -43,26 +42,31 @@ class Places:
             return store
         if store in ("file", "sqlite"):
             return self._in_folder(store)
-        if store not in self._urls:
-            self._urls[store] = self._started(store)
-        return self._urls[store]
+        url = self.server(store).url
+        # The peers' clients know only one of the two schemes.
+        return url.replace("valkey://", "redis://") if store == "redis" else url
+
+    def server(self, store: str) -> ServerProcess:
+        """Return the server of a ``store`` that has one.
+
+        Raises:
+            MissingServerError: it is not installed; the message says what brings it.
+        """
+        if store not in self._servers:
+            self._servers[store] = self._started(store)
+        return self._servers[store]
 
     def _in_folder(self, store: str) -> str:
         folder = Path(tempfile.mkdtemp(prefix="eyewall-bench-"))
         self._stack.callback(shutil.rmtree, folder, ignore_errors=True)
         return f"file://{folder}/sessions" if store == "file" else f"sqlite:///{folder}/sessions.db"
 
-    def _started(self, store: str) -> str:
+    def _started(self, store: str) -> ServerProcess:
         missing: MissingServerError | None = None
         for kind in KINDS[store]:
             try:
-                server = self._stack.enter_context(kind())
+                return self._stack.enter_context(kind())
             except MissingServerError as error:
                 missing = missing or error
-                continue
-            self.kinds[store] = server.name
-            url = server.url
-            # The peers' clients know only one of the two schemes.
-            return url.replace("valkey://", "redis://") if store == "redis" else url
         assert missing is not None
         raise missing

@@ -31,8 +31,8 @@ from bench import machine
 from bench.application import READY_SECONDS, ROOT, ApplicationFailedError
 from bench.apps.answers import SECRET
 from bench.apps.tornado_site import serve
-from bench.results import markdown
 from bench.servers import Places
+from bench.tables import markdown
 from eyewall import Sessions
 from eyewall.tornado.websocket import SessionWebSocketMixin, authenticated_socket
 from tests.servers.process import MissingServerError, free_port, tied_to_us

@@ -40,6 +40,7 @@ class Place(NamedTuple):
     port: int
     store: str
     way: str
+    counts: bool
 
 
 def place() -> Place:
@@ -48,8 +49,9 @@ def place() -> Place:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--store", default="", help="address of the store, or nothing for a bare application")
     parser.add_argument("--way", default="", help="which of its ways of keeping sessions")
+    parser.add_argument("--count", action="store_true", help="count what the driver of the store sends")
     arguments = parser.parse_args()
-    return Place(arguments.port, arguments.store, arguments.way)
+    return Place(arguments.port, arguments.store, arguments.way, arguments.count)
 
 
 def start(session: Any, body: bytes) -> str:

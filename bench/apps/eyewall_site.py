@@ -11,6 +11,7 @@ from typing import Any
 from tornado.web import Application, RequestHandler
 
 from bench.apps import answers
+from bench.apps.statements import Statements, count_statements
 from bench.apps.tornado_site import Bare, serve
 from eyewall import SessionMixin, Sessions
 from eyewall.core.session import Session
@@ -96,7 +97,7 @@ def make_app(sessions: Sessions, way: str) -> Application:
     through: type = SessionMixin if by_mixin else ByInstall
     mixed = [("/" + cls.__name__.lower(), type(cls.__name__, (through, cls), {})) for cls in PLAIN]
     bare = type("Bare", (SessionMixin, Bare), {}) if by_mixin else Bare
-    app = Application([("/bare", bare), *mixed], sessions=sessions)
+    app = Application([("/bare", bare), ("/statements", Statements), *mixed], sessions=sessions)
     if not by_mixin:
         sessions.install(app)
     return app
@@ -105,6 +106,8 @@ def make_app(sessions: Sessions, way: str) -> Application:
 async def main() -> None:
     """Serve."""
     where = answers.place()
+    if where.counts:
+        count_statements(where.store)
     store: dict[str, Any] = (
         {"backend": where.store} if where.store in ("cookie", "memory") else {"url": where.store}
     )

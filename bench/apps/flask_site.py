@@ -36,7 +36,8 @@ def count() -> str:
 
 def login() -> str:
     """A new ID, and a name."""
-    session["user"] = user = request.get_data(as_text=True)
+    user: str = request.get_data(as_text=True)
+    session["user"] = user
     interface: Any = app.session_interface
     interface.regenerate(session)
     return user

@@ -18,7 +18,7 @@ OPTIONS = {
 }
 
 
-class Server(BaseApplication):
+class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
     """gunicorn, configured by a program instead of a command line."""
 
     def __init__(self, wsgi: Any, port: int) -> None:

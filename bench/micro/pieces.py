@@ -102,7 +102,7 @@ def barrier(manager: Manager) -> Piece:
     sink, head, headers = Sink(), ResponseStartLine("", 200, "OK"), HTTPHeaders()
 
     def answer() -> None:
-        wire = CommitBarrier(sink, manager.open([], https=False), manager, https=False)
+        wire = CommitBarrier(sink, manager.open([], https=False), manager)
         wire.write_headers(head, headers, b"body")
         wire.finish()
 

@@ -293,7 +293,7 @@ async def _require_apart(*announcers: Announcer) -> None:
 
 async def administer(url: str, *statements: str) -> None:
     """Execute ``statements`` behind every store's back."""
-    import asyncpg  # type: ignore[import-untyped]
+    import asyncpg
 
     connection = await asyncpg.connect(url)
     for statement in statements:
