@@ -1,0 +1,1 @@
+"""Two hours with two hundred users on four stores: ``python -m tests.soak.run``."""
