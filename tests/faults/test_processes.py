@@ -8,14 +8,19 @@ import json
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tornado.httpclient import HTTPRequest
+from tornado.websocket import WebSocketClientConnection, websocket_connect
 
-from tests.examples.pair import SECRET
+from tests.examples.pair import SECRET, Visitor
 from tests.examples.program import LAB, Program, environment
-from tests.faults.kit import User, check_log, running, users
+from tests.faults.kit import NOISE, User, check_log, running, users
 from tests.servers.proxy import Flow, Proxy
 from tests.servers.resp import Redis7, Redis7TLS
 
@@ -68,9 +73,13 @@ async def _count(user: User) -> int:
 
 
 def _increment(user: User) -> bytes:
-    cookies = "; ".join(f"{name}={value}" for name, value in user.cookies.items())
+    cookies = _cookies_of(user)
     head = f"POST /incr?k=n HTTP/1.1\r\nHost: x\r\nCookie: {cookies}\r\nContent-Length: 2\r\n\r\n"
     return head.encode() + b"{}"
+
+
+def _cookies_of(user: User) -> str:
+    return "; ".join(f"{name}={value}" for name, value in user.cookies.items())
 
 
 @pytest.mark.parametrize("kind", NETWORKED)
@@ -91,6 +100,74 @@ async def test_a_server_told_to_stop_stores_what_it_holds_back(
             assert await saving == 204
             alice.labs = [other]
             assert await alice.read("late") == 200
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_server_told_to_stop_waits_for_no_open_socket_or_stream(
+    number: signal.Signals, redis7: Any, tmp_path: Path
+) -> None:
+    """F25. Harm: each deployment takes ten seconds, and cuts whoever listens without a word."""
+    lab = lab_on(redis7.url, tmp_path)
+    async with running(lab), users([lab], "alice") as (alice,), listening(lab, alice) as ends:
+        began = time.monotonic()
+        assert await asyncio.to_thread(lab.end, number) == 0
+        took = time.monotonic() - began
+        assert took < 1 + NOISE, f"it took {took:.2f} s"
+        assert await asyncio.gather(*ends) == [ORDERLY] * 4
+        check_log(lab, most=0)
+        await asyncio.to_thread(lab.start)
+
+
+async def test_a_server_told_to_stop_answers_a_slow_request_beside_open_sockets(
+    redis7: Any, tmp_path: Path
+) -> None:
+    """F25. Harm: what makes room for a deployment takes the answer from who was nearly through."""
+    lab = lab_on(redis7.url, tmp_path)
+    async with running(lab), users([lab], "alice") as (alice,), listening(lab, alice) as ends:
+        visitor = Visitor([lab])
+        slow = asyncio.ensure_future(visitor.fetch(0, "/slow?ms=800&write=slow"))
+        await asyncio.sleep(0.2)
+        ending = asyncio.ensure_future(asyncio.to_thread(lab.end, signal.SIGTERM))
+        assert await asyncio.gather(*ends) == [ORDERLY] * 4
+        assert not slow.done(), "nobody who only listens waits for it"
+        answer = await slow
+        assert answer.code == 200
+        assert await ending == 0
+        await asyncio.to_thread(lab.start)
+        assert await visitor.value("slow") == json.loads(answer.body)["value"]
+        visitor.close()
+
+
+ORDERLY = "ended in an orderly way"
+
+
+@asynccontextmanager
+async def listening(lab: Program, user: User) -> AsyncIterator[list[asyncio.Future[str]]]:
+    """Two WebSockets and two streams, of ``user`` and of a stranger; gives how each ends."""
+    with ExitStack() as closing:
+        ends: list[asyncio.Future[str]] = []
+        for who in ({"Cookie": _cookies_of(user)}, {}):
+            socket = await websocket_connect(HTTPRequest(f"ws://127.0.0.1:{lab.port}/ws", headers=who))
+            closing.callback(socket.close)
+            assert await socket.read_message() is not None
+            reader, writer = await asyncio.open_connection("127.0.0.1", lab.port)
+            closing.callback(writer.close)
+            head = [f"{name}: {value}" for name, value in {"Host": "x", **who}.items()]
+            writer.write("\r\n".join(["GET /events HTTP/1.1", *head, "", ""]).encode())
+            await reader.readuntil(b": still here\n\n\r\n")
+            ends += [asyncio.ensure_future(_socket_end(socket)), asyncio.ensure_future(_stream_end(reader))]
+        yield ends
+
+
+async def _socket_end(socket: WebSocketClientConnection) -> str:
+    while await socket.read_message() is not None:
+        pass
+    return ORDERLY if socket.close_code == 1001 else f"closed with {socket.close_code}"
+
+
+async def _stream_end(reader: asyncio.StreamReader) -> str:
+    rest = await reader.readline()
+    return ORDERLY if rest == b"0\r\n" else f"told {rest!r}"  # the last of an answer in chunks
 
 
 @pytest.mark.parametrize("kind", ["redis7", "postgres"])

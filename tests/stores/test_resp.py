@@ -219,11 +219,12 @@ loop.run_until_complete(store.close())
 # The index of principals
 
 
+@pytest.mark.parametrize("kind", ["redis7", "cluster"])
 async def test_a_lost_index_entry_heals_at_the_next_write_or_touch(
-    redis7: RespServer, stores: Factory
+    kind: str, request: pytest.FixtureRequest, stores: Factory
 ) -> None:
     """A session that revocation cannot find is a thief's."""
-    store = stores(redis7.url)
+    store = stores(request.getfixturevalue(kind).url)
     principal = secrets.token_hex(8)
     record = new_record(utc_now, principal=principal)
     await store.create(record)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import secrets
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
@@ -11,10 +12,16 @@ from typing import Any
 import pytest
 
 from eyewall.core.record import Record
+from eyewall.core.session import Session
 from eyewall.core.store import utc_now
+from eyewall.crypto.keyring import KeyRing
 from eyewall.errors import ConfigurationError, StoreUnavailable
+from eyewall.settings import Settings
+from eyewall.signin.service import SignInManager
 from eyewall.stores.resp import RespStore
 from eyewall.testing.check_kit import new_record, next_version
+from tests.core.world import SECRET, Browser
+from tests.servers.group import wait_for
 from tests.servers.proxy import Proxy
 from tests.servers.resp import RespServer, ask
 from tests.stores.resp_kit import EVERY_KIND, Factory, stores
@@ -220,6 +227,70 @@ async def test_the_end_of_a_session_waits_for_replicas(sentinel: Any, stores: Fa
             await store.replace(marker, version=1)
         with pytest.raises(StoreUnavailable, match="2 of 3 replicas"):
             await store.delete(record.digest)
+
+
+@pytest.mark.parametrize("way", ["one device", "all", "all others", "password"])
+async def test_ending_sessions_from_outside_waits_for_replicas(
+    way: str, sentinel: Any, stores: Factory
+) -> None:
+    """R07. Harm: an operator is told that a thief is out, and after a failover the thief is in again."""
+    settings = Settings(backend="memory", cookie_secret=SECRET)
+    for replicas, heard in ((2, True), (3, False)):
+        manager = SignInManager(settings, stores(sentinel.url, wait_replicas=replicas))
+        manager.use_keyring(KeyRing.from_secret(SECRET))
+        name = f"alice {secrets.token_hex(4)}"
+        mine, _ = [await _signed_in(manager, name) for _ in range(2)]
+        if heard:
+            await _end(manager, way, name, mine)
+            assert len(await manager.of(name)) == (0 if way == "all" else 1)
+            continue
+        for _ in range(2 if way == "all" else 1):  # who tries again is not told that it is done, either
+            with pytest.raises(StoreUnavailable, match="2 of 3 replicas"):
+                await _end(manager, way, name, mine)
+
+
+async def _signed_in(manager: SignInManager, name: str) -> Session:
+    browser = Browser(manager)
+    session = await browser.open()
+    session.sign_in(name)
+    await browser.end(session)
+    return await browser.open()
+
+
+async def _end(manager: SignInManager, way: str, name: str, mine: Session) -> None:
+    match way:
+        case "one device":
+            other = next(device for device in await manager.of(name, current=mine) if not device.current)
+            assert await manager.revoke(other.handle, principal=name)
+        case "all":
+            await manager.revoke_all(name)
+        case "all others":
+            assert await manager.revoke_others(mine) == 1
+        case _:
+            assert await manager.credentials_changed(name, keep=mine) == 1
+
+
+@pytest.mark.parametrize("kind", ["redis6", "redis7", "valkey8", "valkey9"])
+async def test_an_end_that_is_asked_for_again_waits_again(
+    kind: str, fresh_server: Any, stores: Factory
+) -> None:
+    """The first attempt has deleted the record; the second must not take that for done everywhere."""
+    master, replica = fresh_server(kind), fresh_server(kind)
+    master.ask("CONFIG", "SET", "repl-diskless-sync-delay", "0")
+    async with Proxy(master.port) as replication:
+        replica.ask("REPLICAOF", "127.0.0.1", str(replication.port))
+        attached = lambda: "state=online" in master.ask("INFO", "replication")  # noqa: E731
+        await asyncio.to_thread(wait_for, "attaching the replica", attached)
+        one, other = (stores(master.url, wait_replicas=1) for _ in range(2))
+        record = new_record(utc_now)
+        assert await one.create(record)
+        assert not await one.delete(bytes(32))
+        replication.replies.freeze()
+        for store in (one, one, other):
+            with pytest.raises(StoreUnavailable, match="0 of 1 replicas"):
+                await store.delete(record.digest)
+        replication.replies.thaw()
+        assert not await _eventually(one.delete, record.digest)
 
 
 def test_wait_replicas_is_refused_for_a_cluster() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from eyewall.settings import Settings
 from eyewall.stores.resp import RespStore
 from eyewall.stores.resp_address import read_address
 from eyewall.testing.check_kit import new_record, next_version
+from tests.servers.proxy import Proxy
 from tests.servers.resp import RespServer
 from tests.stores.resp_kit import EVERY_KIND, Factory, stores
 
@@ -55,12 +57,18 @@ GUIDE = Path(__file__).resolve().parents[2] / "docs" / "stores" / "redis.md"
 ENOUGH = "+@read +@write +@scripting +@connection +publish +subscribe +wait -@dangerous"
 
 
-async def test_the_rights_that_the_guide_names_are_enough(fresh_server: Any, stores: Factory) -> None:
+@pytest.mark.parametrize(("kind", "more"), [("redis7", ""), ("cluster", "+cluster|slots")])
+async def test_the_rights_that_the_guide_names_are_enough(
+    kind: str, more: str, fresh_server: Any, stores: Factory
+) -> None:
     """An operator who follows the guide must not meet refusals in production."""
     assert ENOUGH in GUIDE.read_text()
-    server = fresh_server("redis7")
-    server.ask("ACL", "SETUSER", "shop", "on", ">right", "~eyewall:*", *ENOUGH.split())
-    store = stores(f"redis://shop:right@127.0.0.1:{server.port}/0")
+    assert more in GUIDE.read_text()
+    server = fresh_server(kind)
+    for member in getattr(server, "members", [server]):
+        rules = ["on", ">right", "~eyewall:*", *ENOUGH.split(), *more.split()]
+        assert member.ask("ACL", "SETUSER", "shop", *rules).startswith("+OK")
+    store = stores(server.url.replace("://", "://shop:right@"))
     await store.check()
     record = new_record(utc_now, principal="alice")
     assert await store.create(record)
@@ -84,6 +92,79 @@ async def test_check_passes_where_all_is_well(
 ) -> None:
     """A check that complains about a good server keeps the application down."""
     await stores(request.getfixturevalue(kind).url).check()
+
+
+# Eviction
+
+
+@pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl"])
+@pytest.mark.parametrize("kind", ["redis6", "redis7", "valkey9"])
+async def test_a_server_that_evicts_is_told_once_at_start(
+    kind: str, policy: str, fresh_server: Any, stores: Factory, caplog: pytest.LogCaptureFixture
+) -> None:
+    """F9. Harm: people are signed out whenever the cache is busy, and nobody knows why."""
+    server = fresh_server(kind)
+    server.ask("CONFIG", "SET", "maxmemory", "100mb")
+    server.ask("CONFIG", "SET", "maxmemory-policy", policy)
+    store = stores(server.url)
+    for _ in range(2):
+        await store.check()
+    (line,) = _warnings(caplog)
+    assert "\n" not in line
+    assert f"maxmemory-policy is {policy}; set it to noeviction" in line
+
+
+@pytest.mark.parametrize(("limit", "policy"), [("100mb", "noeviction"), ("0", "allkeys-lru")])
+async def test_a_server_that_evicts_nothing_is_silent(
+    limit: str, policy: str, fresh_server: Any, stores: Factory, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A warning without a cause teaches people to overlook warnings."""
+    server = fresh_server("redis7")
+    server.ask("CONFIG", "SET", "maxmemory", limit)
+    server.ask("CONFIG", "SET", "maxmemory-policy", policy)
+    await stores(server.url).check()
+    assert _warnings(caplog) == []
+
+
+async def test_a_server_that_may_not_be_asked_is_silent(
+    fresh_server: Any, stores: Factory, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Managed servers and careful operators forbid the question; that must neither fail the start nor nag."""
+    server = fresh_server("redis7")
+    server.ask("CONFIG", "SET", "maxmemory", "100mb")
+    server.ask("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    server.ask("ACL", "SETUSER", "shop", "on", ">right", "~eyewall:*", *ENOUGH.split())
+    await stores(f"redis://shop:right@127.0.0.1:{server.port}/0").check()
+    assert _warnings(caplog) == []
+
+
+async def test_one_master_that_evicts_is_enough(
+    fresh_server: Any, stores: Factory, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A third of the people is signed out all the same."""
+    cluster = fresh_server("cluster")
+    cluster.members[2].ask("CONFIG", "SET", "maxmemory", "100mb")
+    cluster.members[2].ask("CONFIG", "SET", "maxmemory-policy", "allkeys-random")
+    await stores(cluster.url).check()
+    assert "allkeys-random" in _warnings(caplog)[0]
+
+
+async def test_a_hung_answer_about_eviction_does_not_fail_the_start(
+    redis7: RespServer, stores: Factory
+) -> None:
+    """A warning is no reason not to serve."""
+    async with Proxy(redis7.port) as proxy:
+        store = stores(proxy.url_for(redis7.url), timeout=0.2)
+        await store.load(bytes(32))  # connected
+        proxy.replies.forget()
+        checking = asyncio.ensure_future(store.check())
+        await proxy.replies.first_piece()
+        proxy.replies.freeze()
+        await checking
+
+
+def _warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [entry.getMessage() for entry in caplog.records if entry.name.startswith("eyewall")]
 
 
 async def test_nobody_there_is_unavailable_at_start(stores: Factory) -> None:

@@ -31,6 +31,7 @@ from eyewall.stores.host_names import unknown_host
 from eyewall.stores.resp_address import Address, Source, read_address, url_from
 from eyewall.stores.resp_announcer import RespAnnouncer
 from eyewall.stores.resp_cluster import ClusterLink
+from eyewall.stores.resp_eviction import warn_of_eviction
 from eyewall.stores.resp_link import Link
 from eyewall.stores.resp_replies import (
     Carrier,
@@ -84,6 +85,7 @@ class RespStore:
         self._latest: tuple[asyncio.AbstractEventLoop, int, Carrier] | None = None
         self._pid = os.getpid()
         self._inherited: list[object] = []
+        self._told_of_eviction = False
         self._announcer = RespAnnouncer(self._address, prefix, timeout, self._ask)
 
     @classmethod
@@ -100,7 +102,7 @@ class RespStore:
         return cls(url, clock=clock, timeout=settings.store_timeout.total_seconds())
 
     async def check(self) -> None:
-        """See :meth:`eyewall.core.store.SelfCheck.check`.
+        """See :meth:`eyewall.core.store.SelfCheck.check`. Warns, once, of a server that evicts sessions.
 
         Raises:
             ConfigurationError: the server turns us away (wrong password, database or certificate), or a
@@ -111,6 +113,9 @@ class RespStore:
             await self._ask(("EXISTS", self._prefix))
         except StoreUnavailable as error:
             raise await self._explained(error) from None
+        if not self._told_of_eviction:
+            self._told_of_eviction = True
+            await warn_of_eviction(self._link())
 
     async def _explained(self, error: StoreUnavailable) -> EyewallError:
         if is_misconfiguration(error.__cause__):
@@ -266,12 +271,15 @@ class RespStore:
         """Run ``commands`` in order, return the last reply; with ``ends``, once the replicas have it."""
         if not (ends and self._wait_replicas):
             return [sound(reply) for reply in await self._link().send(*commands)][-1]
+        # An end asked for again deletes nothing, and then Valkey's WAIT waits for nothing. So replicas are
+        # also sent what they always get, even from a full server; nobody listens, nor need it be allowed.
+        notice: Command = ("PUBLISH", f"{self._prefix}w", b"")
         wait: Command = ("WAIT", self._wait_replicas, int(self._timeout * 500))
-        *_, reply, replicas = [sound(reply) for reply in await self._link().send(*commands, wait)]
+        *replies, _, counted = await self._link().send(*commands, notice, wait)
+        reply, replicas = [sound(reply) for reply in replies][-1], sound(counted)
         if replicas < self._wait_replicas:
-            raise StoreUnavailable(
-                f"Redis or Valkey: {replicas} of {self._wait_replicas} replicas took it in time"
-            )
+            heard = f"{replicas} of {self._wait_replicas} replicas"
+            raise StoreUnavailable(f"Redis or Valkey: {heard} took it in time")
         return reply
 
     def _read(self, digest: bytes, reply: Reply) -> Record | None:

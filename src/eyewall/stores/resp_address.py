@@ -21,13 +21,22 @@ from urllib.parse import quote, unquote, urlsplit
 from eyewall.errors import ConfigurationError, MissingDriverError
 
 try:
-    from redis.asyncio import ConnectionPool, RedisCluster
-    from redis.asyncio.cluster import ClusterNode
+    from redis.asyncio import ConnectionPool
     from redis.asyncio.connection import AbstractConnection, SSLConnection, parse_url
     from redis.asyncio.retry import Retry
     from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
     from redis.backoff import NoBackoff
-    from redis.exceptions import AuthenticationError, NoScriptError, ReadOnlyError, ResponseError
+    from redis.crc import key_slot
+    from redis.exceptions import (
+        AskError,
+        AuthenticationError,
+        ClusterDownError,
+        MovedError,
+        NoScriptError,
+        ReadOnlyError,
+        ResponseError,
+        TryAgainError,
+    )
 except ImportError:
     raise MissingDriverError(
         "Redis and Valkey need redis-py; install it with: pip install 'eyewall[redis]'"
@@ -36,20 +45,27 @@ except ImportError:
 __all__ = [
     "AbstractConnection",
     "Address",
+    "AskError",
     "AuthenticationError",
+    "ClusterDownError",
+    "MovedError",
     "NoScriptError",
+    "Place",
     "ReadOnlyError",
-    "RedisCluster",
     "ResponseError",
     "Source",
-    "cluster_client",
+    "TryAgainError",
     "read_address",
+    "slot_of",
     "url_from",
 ]
 """The driver's names among them: only this file imports it, so that its absence has one message."""
 
 SENTINEL_PORT: Final = 26379
 SERVER_PORT: Final = 6379
+Place = tuple[str, int]
+"""Host and port of one server."""
+
 _KINDS: Final = ("", "sentinel", "cluster")
 _PLAIN: Final = {"redis": "redis", "valkey": "redis", "rediss": "rediss", "valkeys": "rediss", "unix": "unix"}
 
@@ -66,7 +82,7 @@ class Address:
     """
 
     kind: str
-    nodes: tuple[tuple[str, int], ...]
+    nodes: tuple[Place, ...]
     options: dict[str, Any] = field(repr=False)
     service: str = ""
 
@@ -114,7 +130,7 @@ def _database(text: str, kind: str) -> str:
     return text
 
 
-def _node(text: str, default_port: int) -> tuple[str, int]:
+def _node(text: str, default_port: int) -> Place:
     parts = urlsplit(f"//{text}")
     return parts.hostname or "localhost", parts.port or default_port
 
@@ -135,6 +151,11 @@ def url_from(
     name = host or "localhost"
     shown = f"[{name}]" if ":" in name else name
     return f"redis://{user}{shown}:{port or SERVER_PORT}/{database or 0}"
+
+
+def slot_of(key: str | bytes) -> int:
+    """Return the slot of a cluster in which ``key`` is."""
+    return key_slot(key.encode() if isinstance(key, str) else key)
 
 
 class Source:
@@ -178,14 +199,6 @@ def _sentinel(address: Address, timeout: float) -> Sentinel:
     # A hung sentinel must leave time to ask the next one.
     options["socket_timeout"] = options["socket_connect_timeout"] = timeout / 3
     return Sentinel(address.nodes, sentinel_kwargs=options)  # type: ignore[no-untyped-call]
-
-
-def cluster_client(address: Address, timeout: float, connections: int) -> RedisCluster:
-    """Return a client of the cluster, not yet connected; at most ``connections`` to each node."""
-    options = _options(address, timeout) | {"socket_timeout": timeout}
-    options["ssl"] = options.pop("connection_class", None) is SSLConnection
-    nodes = [ClusterNode(host, port) for host, port in address.nodes]
-    return RedisCluster(startup_nodes=nodes, max_connections=connections, **options)
 
 
 def _options(address: Address, timeout: float) -> dict[str, Any]:

@@ -1,20 +1,52 @@
-"""Carries commands to a Redis or Valkey cluster: redis-py finds the nodes and follows slots that move."""
+"""Carries commands to a Redis or Valkey cluster: a link to each master, and who has which slot.
+
+redis-py's own client for clusters is not used: a redirected command it may announce (``ASKING``) on one
+connection and send on another, it finds no master that has no slot yet, and at every fifth slot that moved it
+closes the connections under everybody's calls. So slots that move would fail requests of a busy site.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
-from typing import Any, Final
+import random
+from collections.abc import AsyncIterator, Coroutine
+from dataclasses import replace
+from typing import Any, Final, TypeVar
 
-from eyewall.stores.resp_address import Address, NoScriptError, ResponseError, cluster_client
-from eyewall.stores.resp_replies import SCAN_COUNT, Command, Reply, Script, unavailable
+from eyewall.errors import StoreUnavailable
+from eyewall.stores.resp_address import (
+    Address,
+    AskError,
+    ClusterDownError,
+    MovedError,
+    Place,
+    Source,
+    TryAgainError,
+    slot_of,
+)
+from eyewall.stores.resp_link import Link
+from eyewall.stores.resp_replies import Command, Reply, Script, sound, unavailable
 
-CALLS: Final = 50
-"""Most calls under way; redis-py raises when a node's connections run out."""
+T = TypeVar("T")
+Owners = list[Place | None]
+"""Who has each of the slots."""
+
+SLOTS: Final = 16384
+REDIRECTIONS: Final = 32
+"""Most times that one command is sent elsewhere. A slot that moves costs one or two; while masters disagree
+about who has it, they send a command to and fro."""
+
+HASTY: Final = 4
+"""So many of them come without a pause."""
+
+LONGEST_PAUSE: Final = 0.05
+"""Seconds before each of the others."""
+
+ASKING: Final[Command] = ("ASKING",)
 
 
 class ClusterLink:
-    """Connections of one event loop in one process to a cluster. Calls are not put together into batches.
+    """Connections of one event loop in one process to the masters of a cluster.
 
     Args:
         address: of the cluster.
@@ -22,70 +54,134 @@ class ClusterLink:
     """
 
     def __init__(self, address: Address, timeout: float) -> None:
-        self._client = cluster_client(address, timeout, connections=CALLS * 2)
+        self._address = address
         self._timeout = timeout
-        self._turn = asyncio.Semaphore(CALLS)
-        self._first = asyncio.Lock()
-        self._knows_nodes = False
-        self._tasks: set[asyncio.Future[Any]] = set()
+        self._links: dict[Place, Link] = {}
+        self._known = address.nodes
+        self._owners: Owners = []
+        self._finding = asyncio.Lock()
 
     async def send(self, *commands: Command) -> list[Reply]:
         """Run ``commands`` in this order; return the reply to each. See :class:`Carrier`."""
-        replies: list[Reply] = await self._within_deadline(self._run(commands))
-        return replies
+        return await self._within_deadline(self._run(commands))
+
+    async def send_to_all(self, command: Command) -> list[Reply]:
+        """Run ``command`` on every master; return the replies. See :class:`Carrier`."""
+        return await self._within_deadline(self._run_everywhere(command))
 
     async def scan(self, pattern: str) -> AsyncIterator[bytes]:
         """Yield every key of every master that matches ``pattern``. See :class:`Carrier`."""
-        keys = self._client.scan_iter(match=pattern, count=SCAN_COUNT)
-        while (key := await self._within_deadline(anext(keys, None))) is not None:
-            yield key
+        for place in _masters_in(await self._within_deadline(self._who_has_what())):
+            async for key in self._link(place).scan(pattern):
+                yield key
 
     async def close(self) -> None:
         """Close the connections."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await self._client.aclose()
+        links, self._links = self._links, {}
+        await asyncio.gather(*(link.close() for link in links.values()))
 
-    async def _within_deadline(self, call: Awaitable[Any]) -> Any:
-        """Await ``call`` in a task of its own: no hung node makes us wait, no cancel cuts its line."""
-        task = asyncio.ensure_future(call)
-        self._tasks.add(task)
-        task.add_done_callback(self._finished)
-        # Also when we are cancelled: calls that nobody waits for must not queue up before a hung node.
-        deadline = asyncio.get_running_loop().call_later(self._timeout, task.cancel)
-        task.add_done_callback(lambda _task: deadline.cancel())
-        await asyncio.wait({task}, timeout=self._timeout)
-        if not task.done() or task.cancelled():
-            task.cancel()
-            raise unavailable(TimeoutError(f"no answer within {self._timeout} s, or the store was closed"))
-        if (error := task.exception()) is not None:
-            raise unavailable(error)
-        return task.result()
-
-    def _finished(self, task: asyncio.Future[Any]) -> None:
-        """Let go of ``task``; nobody need have waited for its error."""
-        self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()
+    async def _within_deadline(self, work: Coroutine[Any, Any, T]) -> T:
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await work
+        except TimeoutError:
+            self._forget_owners()
+            raise unavailable(TimeoutError(f"no answer within {self._timeout} s")) from None
+        except StoreUnavailable:
+            self._forget_owners()  # another may have taken its place
+            raise
 
     async def _run(self, commands: tuple[Command, ...]) -> list[Reply]:
-        async with self._turn:
-            await self._find_nodes()
-            return [await self._reply_to(command) for command in commands]
+        return [await self._reply_to(command) for command in commands]
+
+    async def _run_everywhere(self, command: Command) -> list[Reply]:
+        asked = (self._link(place).send(command) for place in _masters_in(await self._who_has_what()))
+        return [reply for (reply,) in await asyncio.gather(*asked)]
 
     async def _reply_to(self, command: Command) -> Reply:
-        try:
-            return await self._client.execute_command(*command)
-        except NoScriptError:
-            return await self._client.execute_command(*Script.in_full(command))
-        except ResponseError as refusal:
-            return refusal
+        """Run ``command`` where its key is, and follow it to where that is by now."""
+        slot, owners = slot_of(_key_of(command)), await self._who_has_what()
+        place, announced = _owner_of(slot, owners), False
+        reply: Reply = None
+        for redirections in range(REDIRECTIONS):
+            if redirections >= HASTY:
+                await asyncio.sleep(random.uniform(0, LONGEST_PAUSE))  # noqa: S311 - not a secret
+            words = (ASKING, command) if announced else (command,)
+            *_, reply = await self._link(place).send(*words)
+            if isinstance(reply, AskError | MovedError):
+                place = _place(reply.host, reply.port, told_by=place)
+                announced = isinstance(reply, AskError)  # only this key is there, the slot not yet
+                if not announced:
+                    owners[slot] = place
+            elif not isinstance(reply, TryAgainError):
+                break
+        if isinstance(reply, ClusterDownError):
+            self._forget_owners()  # that may be true of the part of the cluster it is cut off with
+        return reply
 
-    async def _find_nodes(self) -> None:
-        """Learn the cluster's layout, once: left to the first calls, they cut each other's connections."""
-        async with self._first:
-            if not self._knows_nodes:
-                await self._client.initialize()
-                self._knows_nodes = True
+    def _link(self, place: Place) -> Link:
+        if (link := self._links.get(place)) is None:
+            server = replace(self._address, kind="", nodes=(place,))
+            link = self._links[place] = Link(Source(server, self._timeout), self._timeout)
+        return link
+
+    # Who has what
+
+    def _forget_owners(self) -> None:
+        self._owners = []
+
+    async def _who_has_what(self) -> Owners:
+        if not self._owners:
+            async with self._finding:
+                if not self._owners:
+                    self._owners = owners = await self._told_by_anyone()
+                    self._known = tuple(dict.fromkeys([*self._address.nodes, *_masters_in(owners)]))
+                    return owners
+        return self._owners
+
+    async def _told_by_anyone(self) -> Owners:
+        """Ask all who are known, for some may hang; the first answer counts."""
+        asked = [asyncio.ensure_future(self._told_by(place)) for place in self._known]
+        failure = StoreUnavailable("the url of the cluster names no server")
+        try:
+            for answered in asyncio.as_completed(asked):
+                try:
+                    return await answered
+                except StoreUnavailable as error:
+                    failure = error
+            raise failure
+        finally:
+            for one in asked:
+                one.cancel()
+            await asyncio.gather(*asked, return_exceptions=True)
+
+    async def _told_by(self, place: Place) -> Owners:
+        (reply,) = await self._link(place).send(("CLUSTER", "SLOTS"))
+        owners: Owners = [None] * SLOTS
+        for first, last, (host, port, *_), *_ in sound(reply):
+            owner = _place((host or b"").decode(), port, told_by=place)
+            owners[first : last + 1] = [owner] * (last + 1 - first)
+        if not any(owners):
+            raise unavailable(ConnectionError("this server belongs to no cluster yet"))
+        return owners
+
+
+def _masters_in(owners: Owners) -> list[Place]:
+    return [place for place in dict.fromkeys(owners) if place is not None]
+
+
+def _owner_of(slot: int, owners: Owners) -> Place:
+    owner = owners[slot]
+    if owner is None:
+        raise unavailable(ConnectionError(f"no server of the cluster has the slot {slot}"))
+    return owner
+
+
+def _place(host: str, port: int, told_by: Place) -> Place:
+    """Return where a server of the cluster is; one that does not know its own name is where it was met."""
+    return (host if host not in ("", "?") else told_by[0], port)
+
+
+def _key_of(command: Command) -> str | bytes:
+    """Return the key that ``command`` is about: our scripts have one, too."""
+    return str(command[3] if command[0] == Script.COMMAND else command[1])

@@ -94,7 +94,10 @@ def microseconds(moment: datetime) -> int:
 
 
 def _moment(count: int) -> datetime:
-    return EPOCH + count * MICROSECOND
+    try:
+        return EPOCH + count * MICROSECOND
+    except OverflowError:
+        raise DamagedRecordError("not a session record: a time that no calendar has") from None
 
 
 _READ_HEADER: Final = """

@@ -42,6 +42,9 @@ so that a slow answer does not hold up everybody else's calls."""
 BATCH: Final = 256
 """Most calls in one write: bounds what a lost connection can fail, and how long a batch holds the loop."""
 
+_AROUND: Final = ("ASKING", "PUBLISH", "WAIT")
+"""Commands that belong to the one after or before them: what is done again is so together with them."""
+
 
 class _Call:
     """The commands of one caller, and the future that will hold their replies."""
@@ -150,15 +153,17 @@ class Link:
 
     async def _send_in_full(self, commands: tuple[Command, ...], replies: list[Reply]) -> list[Reply]:
         """Send again what the server has forgotten; what it did is not done twice, but waited for again."""
-        forgotten = {
-            index: Script.in_full(command)
+        again = {
+            index: Script.in_full(command) if isinstance(reply, NoScriptError) else command
             for index, (command, reply) in enumerate(zip(commands, replies, strict=True))
-            if isinstance(reply, NoScriptError)
+            if isinstance(reply, NoScriptError) or command[0] in _AROUND
         }
-        waits = {index: command for index, command in enumerate(commands) if command[0] == "WAIT"}
-        again = forgotten | waits
         second = dict(zip(again, await self._enqueue(tuple(again.values())), strict=True))
         return [second.get(index, reply) for index, reply in enumerate(replies)]
+
+    async def send_to_all(self, command: Command) -> list[Reply]:
+        """Run ``command`` on the one server; return its reply. See :class:`Carrier`."""
+        return await self.send(command)
 
     async def scan(self, pattern: str) -> AsyncIterator[bytes]:
         """Yield every key that matches the glob ``pattern``. See :class:`Carrier`."""

@@ -33,6 +33,7 @@ _TURNED_AWAY: Final = (
 class Script:
     """A Lua script, run by its SHA-1 and sent whole only when the server has forgotten it."""
 
+    COMMAND: Final = "EVALSHA"
     _sources: ClassVar[dict[str, str]] = {}
 
     def __init__(self, source: str) -> None:
@@ -41,7 +42,7 @@ class Script:
 
     def on(self, key: str, *arguments: str | bytes | int) -> Command:
         """Return the command that runs the script on one key."""
-        return ("EVALSHA", self.sha, 1, key, *arguments)
+        return (self.COMMAND, self.sha, 1, key, *arguments)
 
     @classmethod
     def in_full(cls, command: Command) -> Command:
@@ -57,6 +58,13 @@ class Carrier(Protocol):
 
         Raises:
             StoreUnavailable: no complete answer in time. Any of the commands may have run.
+        """
+
+    async def send_to_all(self, command: Command) -> list[Reply]:
+        """Run ``command``, which is about no key, on every server that takes changes; return the replies.
+
+        Raises:
+            StoreUnavailable: no complete answer in time.
         """
 
     def scan(self, pattern: str) -> AsyncIterator[bytes]:
