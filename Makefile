@@ -62,19 +62,21 @@ coverage: $(DEV_READY) ## Run the tests and show which lines none of them reache
 matrix: $(DEV_READY) ## Run the tests on every Python found, with Tornado 6.4, 6.5 and 6.6
 	@$(BIN)/nox $(ARGS)
 
-soak: $(DEV_READY) ## Run at length what the tests try briefly: sweeping, killed writers, faults (many minutes)
+soak: $(DEV_READY) ## Run at length what the tests try briefly: sweeping, killed writers, faults; two hours of users
 	@EYEWALL_TEST_SOAK=1 EYEWALL_TEST_KILLS=500 $(BIN)/pytest --timeout 0 $(ARGS) \
 	  tests/stores/test_sweeping.py tests/stores/test_file_processes.py tests/examples/test_every_store.py \
 	  tests/faults tests/model
+	@$(BIN)/python -m tests.soak.burst
+	@mkdir -p build && $(BIN)/python -m tests.soak.run --minutes 120 --users 200 --out build/soak.json
 
 fuzz: $(DEV_READY) ## Fuzz every format with atheris, 30 s each; ARGS="--seconds 300 record" picks one
 	@$(BIN)/pip install --quiet --require-hashes --requirement requirements/fuzz.txt
 	@$(BIN)/python -m tests.fuzz.run $(ARGS)
 
-bench: $(BENCH_READY) ## Measure session layers side by side (85 minutes); ARGS=--quick tries it in 20 s
+bench: $(BENCH_READY) ## Measure session layers side by side (30 minutes); ARGS=--quick tries it in 20 s
 	@$(BIN)/python -m bench.run $(ARGS)
 
-instructions: $(BENCH_READY) ## Count the machine instructions of a request; fails when they grew by 2 %
+instructions: $(DEV_READY) ## Count the machine instructions of a request; fails when they grew by 2 %
 	@$(BIN)/python -m bench.instructions $(ARGS)
 
 lock: $(UV_READY) ## Remake requirements/*.txt from pyproject.toml; ARGS=--upgrade takes newer versions

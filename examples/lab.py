@@ -15,12 +15,11 @@ import math
 import secrets
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlencode
 
 import msgspec
-from tornado.iostream import StreamClosedError
 from tornado.web import Application, HTTPError, RequestHandler
 from tornado.websocket import WebSocketHandler
 
@@ -382,13 +381,13 @@ class Events(LabHandler):
     async def get(self) -> None:
         self.set_header("Content-Type", "text/event-stream; charset=UTF-8")
         self.write(f"event: principal\ndata: {json.dumps(self.session.principal)}\n\n")
-        with suppress(StreamClosedError):
+        ended = self.session_ended
+        while not ended.done():
+            self.write(": still here\n\n")
             await self.flush()
-            while not self.session_ended.done():
-                await asyncio.wait({self.session_ended}, timeout=KEEP_ALIVE)
-                self.write(": still here\n\n")
-                await self.flush()
-            self.write(f"event: end\ndata: {self.session_ended.result()}\n\n")
+            await asyncio.wait({ended}, timeout=KEEP_ALIVE)
+        if ended.result() is not None:
+            self.write(f"event: end\ndata: {ended.result()}\n\n")
 
 
 def make_app(sessions: Sessions) -> Application:

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from eyewall.core.ids import digest_of, new_session_id
+from eyewall.core.payload import PREDECESSOR_BYTES
 from eyewall.core.record import encode_record
 from eyewall.core.session_cookie import SessionCookieSigner
 from eyewall.crypto.keyring import KeyRing
@@ -433,3 +434,24 @@ async def test_with_encryption_the_store_holds_nothing_readable() -> None:
     assert len(blobs) == 1
     assert b"canary" not in blobs[0]
     assert await browser.data() == {"secret": "canary-value"}
+
+
+async def test_a_full_session_can_still_get_a_new_id() -> None:
+    """What the record of a new ID keeps for itself would make the change of privilege a 500."""
+    world = World(max_size=2000)
+    browser = world.browser()
+    session = await browser.open()
+    session.sign_in("alice")
+    await browser.end(session)
+    await browser.put(k="")
+    (record,) = await world.records()
+    await browser.put(k="x" * (2000 - len(record.payload) - 2))  # a long text has two bytes more of length
+    (record,) = await world.records()
+    assert len(record.payload) == 2000
+    for _ in range(2):
+        session = await browser.open()
+        session.regenerate()
+        await browser.end(session)
+    (moved,) = await world.records()
+    assert len(moved.payload) == 2000 + PREDECESSOR_BYTES
+    assert "k" in await browser.data()

@@ -210,6 +210,55 @@ async def test_signing_in_over_a_session_that_ended_still_signs_in() -> None:
     assert session.all() == {"note": "mine"}
 
 
+@pytest.mark.parametrize("is_late", [False, True])
+async def test_signing_in_twice_at_once_is_one_session_with_the_cart(*, is_late: bool) -> None:
+    """A double click on "sign in": the second request is under way, or arrives, when the ID has changed."""
+    world = World()
+    browser = world.browser()
+    await browser.put(cart=[1])
+    double = Browser(world.another_process(), browser.cookie)
+    first = await browser.open()
+    second = None if is_late else await double.open()
+    first.sign_in("alice")
+    await browser.end(first)
+    second = second or await double.open()
+    second.sign_in("alice")
+    second["seen"] = True
+    await double.end(second)
+    (record,) = await world.records()
+    assert await double.data() == {"cart": [1], "seen": True}
+    assert await browser.data() == {}
+    assert second.draft.identity.device_id == first.draft.identity.device_id
+    assert record.principal == "alice"
+
+
+@pytest.mark.parametrize("whose", ["bob", None])
+@pytest.mark.parametrize("is_late", [False, True])
+async def test_a_sign_in_with_an_old_id_takes_over_nothing_of_somebody_elses(
+    whose: str | None, *, is_late: bool
+) -> None:
+    """Who has planted an ID signs in with it as themselves, just when its session became a victim's.
+
+    That may be one whom the application knows by its own means, for whom it only regenerates.
+    """
+    world = World()
+    victim = world.browser()
+    await victim.put(planted=True)
+    thief = Browser(world.manager, victim.cookie)
+    early = None if is_late else await thief.open()
+    session = await victim.open()
+    if whose is not None:
+        session.sign_in(whose)
+    session.regenerate()
+    session["secret"] = 1
+    await victim.end(session)
+    session = early or await thief.open()
+    session.sign_in("mallory")
+    await thief.end(session)
+    assert await thief.data() == {}
+    assert await victim.data() == {"planted": True, "secret": 1}
+
+
 async def test_lists_changed_together_are_not_taken_for_nested_changes_afterwards() -> None:
     """Each request gets its own result, while later ones were stored with it: nothing may be put back."""
     browser = World().browser()

@@ -8,7 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eyewall.core.codec import encode_value
-from eyewall.core.payload import Payload, decode_payload, empty_payload, encode_payload
+from eyewall.core.payload import (
+    PREDECESSOR_BYTES,
+    Payload,
+    decode_payload,
+    empty_payload,
+    encode_payload,
+)
 from eyewall.errors import DamagedRecordError
 
 DIGEST = bytes(range(32))
@@ -72,6 +78,11 @@ def test_the_format_is_frozen() -> None:
     """Changing these bytes makes stored sessions unreadable: add a new version instead."""
     assert encode_payload(sample(), DIGEST).hex() == FROZEN
     assert encode_payload(empty_payload(), DIGEST)[8:].hex() == "81a17601"
+    moved = msgspec.structs.replace(empty_payload(), predecessor=DIGEST)
+    assert encode_payload(moved, DIGEST)[8:].hex() == "82a17601a162c420" + DIGEST.hex()
+    assert (
+        len(encode_payload(moved, DIGEST)) - len(encode_payload(empty_payload(), DIGEST)) == PREDECESSOR_BYTES
+    )
 
 
 FROZEN = "2a2ff269ba5ea47983a17601a16481a16b9201a374776fa170a5616c696365"

@@ -8,12 +8,15 @@ from decimal import Decimal
 from typing import Any
 from uuid import uuid4
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from eyewall.core.codec import MAX_DEPTH
+from eyewall.core.payload import decode_payload, encode_payload
 from eyewall.errors import SessionTooLargeError, UnstorableValueError
-from tests.core.world import World
+from tests.core.world import Browser, World
 
 
 async def test_the_chapters_api_works_as_printed() -> None:
@@ -98,6 +101,46 @@ async def test_a_change_inside_a_nested_value_is_saved(change: Any) -> None:
     expected = session["deep"]
     await browser.end(session)
     assert (await browser.data())["deep"] == expected
+
+
+async def planted_too_deep(world: World, browser: Browser) -> None:
+    """Store lists inside lists, deeper than we would, as whoever writes to the store by other means."""
+    await browser.put(kept=1)
+    (record,) = await world.records()
+    deep = msgspec.Raw(msgspec.msgpack.encode(float("nan")))
+    for _ in range(MAX_DEPTH + 2):
+        deep = msgspec.Raw(msgspec.msgpack.encode([deep]))
+    payload = decode_payload(record.payload, record.digest)
+    payload.data["deep"] = deep
+    planted = msgspec.structs.replace(
+        record, version=record.version + 1, payload=encode_payload(payload, record.digest)
+    )
+    assert await world.store.replace(planted, version=record.version)
+
+
+async def test_what_nests_too_deep_in_the_store_stays_there_when_it_is_only_looked_at() -> None:
+    """A page that reads it, and saves something else, is answered with a 500 for ever."""
+    world = World()
+    browser = world.browser()
+    await planted_too_deep(world, browser)
+    session = await browser.open()
+    assert type(session["deep"]) is list
+    session["n"] = 1
+    await browser.end(session)
+    found = await browser.data()
+    assert (found["kept"], found["n"]) == (1, 1)
+    assert repr(found["deep"]).count("[") == MAX_DEPTH + 2
+
+
+async def test_what_nests_too_deep_in_the_store_cannot_be_changed_there() -> None:
+    """A change that is dropped without a word is a lost one."""
+    world = World()
+    browser = world.browser()
+    await planted_too_deep(world, browser)
+    session = await browser.open()
+    session["deep"].append(1)
+    with pytest.raises(UnstorableValueError, match="nests deeper than 64 levels"):
+        await browser.end(session)
 
 
 async def test_a_value_changed_after_it_was_set_is_saved_as_it_is_at_the_end() -> None:

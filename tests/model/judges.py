@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.model.scene import Performance
+from tests.model.scene import THIEF, Performance
 from tests.model.visits import SESSION, Answer
 
 ANNS_KEYS = frozenset({"base", "n", "a", "b"})
@@ -23,6 +23,7 @@ def judge(world: Performance) -> None:
     judge_limit(world)
     if over:
         judge_answers(world)
+        judge_thief(world)
         judge_who_is_signed_in(world)
         judge_data(world)
 
@@ -30,6 +31,11 @@ def judge(world: Performance) -> None:
 def is_cut(world: Performance) -> bool:
     """Whether a request was cancelled."""
     return any(actor.was_cut for actor in world.waiting)
+
+
+def was_stolen(world: Performance) -> bool:
+    """Whether a thief may have the session for himself: he came first, and no new password got it back."""
+    return bool(world.of(name=THIEF)) and not world.done(name="new password")
 
 
 def judge_errors(world: Performance) -> None:
@@ -101,6 +107,15 @@ def judge_answers(world: Performance) -> None:
     for play in refused:
         assert play.principal is None
         assert not (play.ends or play.ends_far) or play.name.startswith("new password")
+        if play.name == "new password":  # a new ID is no reason: it goes along
+            assert any(other.ends or other.principal == "bob" for other in world.plays)
+
+
+def judge_thief(world: Performance) -> None:
+    """Once a new password is acknowledged, no copy of an ID opens anything, whatever was made of it."""
+    if world.of(name=THIEF) and world.done(name="new password"):
+        for pair in sorted(world.scene.spare.ever):
+            assert world.scene.seen_by(pair) == (None, {})
 
 
 def judge_who_is_signed_in(world: Performance) -> None:
@@ -109,7 +124,7 @@ def judge_who_is_signed_in(world: Performance) -> None:
     principal, _ = scene.seen_by(scene.ann.cookies())
     allowed: set[str | None] = set()
     signed_in = {play.principal for play in world.plays if play.principal}
-    if world.of(ends=True) or (world.of(name="restore") and world.of(ends_token=True)):
+    if world.of(ends=True) or (world.of(name="restore") and world.of(ends_token=True)) or was_stolen(world):
         allowed.add(None)
     if not world.done(ends=True) or world.of(name="expire"):
         allowed.add("ann")
@@ -121,7 +136,7 @@ def judge_who_is_signed_in(world: Performance) -> None:
 
 def judge_data(world: Performance) -> None:
     """What was acknowledged is there, once (I2)."""
-    if world.of(ends=True) or world.of(principal="bob") or world.of(name="restore"):
+    if world.of(ends=True) or world.of(principal="bob") or world.of(name="restore") or was_stolen(world):
         return
     scene = world.scene
     _, data = scene.seen_by(scene.ann.cookies())

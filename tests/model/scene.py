@@ -1,5 +1,7 @@
 """The scene of the interleavings: ann has a browser with several tabs, and another device; bob has one.
 
+There is a spare browser for whoever turns up: ann at a friend's, or a thief with the cookies of her tabs.
+
 What ann and others do there (:data:`PLAYS`) happens in tabs that were all opened before: each sends the
 cookies that the browser had at the start. Each play has a process of its own, or all share one.
 """
@@ -29,6 +31,8 @@ from tests.model.visits import REMEMBER, SESSION, Answer, Browser, look, process
 from tests.stores.interleaving import finished
 
 TOUCH_IS_DUE: Final = timedelta(minutes=6)
+THIEF: Final = "regenerate by a thief"
+ELSEWHERE: Final = "sign in elsewhere"
 SIGN_IN_FIRST: Final = "a redirect to the page for signing in"
 PAST_THE_IDLE_TIMEOUT: Final = timedelta(hours=2)
 
@@ -43,7 +47,7 @@ class Scene:
         self.loop = SteppingLoop()
         self.clock = ManualClock()
         self.store = WaitingStore(clock=self.clock)
-        self.ann, self.far, self.bob = (Browser(self.clock) for _ in range(3))
+        self.ann, self.far, self.bob, self.spare = (Browser(self.clock) for _ in range(4))
         self._begin()
         self.tab = self.ann.cookies()
         self.handle = self._handle()
@@ -92,9 +96,8 @@ class Scene:
         other.store = WaitingStore(clock=other.clock)
         for record in self.records:
             finished(other.store.create(record))
-        other.ann, other.far, other.bob = (
-            Browser(other.clock, copy.deepcopy(one.jar), set(one.ever))
-            for one in (self.ann, self.far, self.bob)
+        other.ann, other.far, other.bob, other.spare = (
+            one.copied(other.clock) for one in (self.ann, self.far, self.bob, self.spare)
         )
         return other
 
@@ -134,7 +137,8 @@ class Scene:
 
     def known_digests(self) -> set[bytes]:
         """Digests of all sessions that any browser was ever told of."""
-        pairs = {pair for browser in (self.ann, self.far, self.bob) for pair in browser.ever}
+        browsers = (self.ann, self.far, self.bob, self.spare)
+        pairs = {pair for browser in browsers for pair in browser.ever}
         values = [value for name, _, value in (pair.partition("=") for pair in pairs) if name == SESSION]
         return {digest_of(value.split(".")[2]) for value in values}
 
@@ -245,6 +249,16 @@ def from_far(act: Act) -> Callable[[Scene, SignInManager], Awaitable[object]]:
     return lambda scene, manager: visit(scene.far, manager, act, header=scene.far.cookies())
 
 
+async def regenerating_by_thief(scene: Scene, manager: SignInManager) -> object:
+    """Whoever has copied the ID gets another one for it."""
+    return await visit(scene.spare, manager, regenerating, header=scene.tab)
+
+
+async def signing_in_elsewhere(scene: Scene, manager: SignInManager) -> object:
+    """At a friend's."""
+    return await visit(scene.spare, manager, signing_in_same, header=None)
+
+
 async def restoring(scene: Scene, manager: SignInManager) -> object:
     """A tab that comes with the remember token only."""
     return await visit(scene.ann, manager, look, header=scene.ann.cookies(REMEMBER))
@@ -288,6 +302,8 @@ PLAYS: Final = {
         Play("new password from far", from_far(changing_password), ends=True, ends_token=True),
         Play("restore", restoring, moves=True),
         Play("expire", expiring, ends=True),
+        Play(THIEF, regenerating_by_thief, moves=True),
+        Play(ELSEWHERE, signing_in_elsewhere, principal="ann"),
     )
 }
 """Everything that can happen, by name."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import cache
 from typing import Any, Final
 
 from eyewall.core.events import Event
@@ -30,10 +32,20 @@ Act = Callable[[Session, SignInManager], Awaitable[object]]
 
 def process(store: Store, clock: Clock, **options: Any) -> SignInManager:
     """One process of the site, over the store that all share; dropped changes are errors here."""
-    values = {"backend": "memory", "cookie_secret": SECRET, "strict": True, "store_timeout": PATIENCE}
-    manager = SignInManager(Settings(**{**values, **options}), store, clock)
-    manager.use_keyring(KeyRing.from_secret(SECRET))
+    manager = SignInManager(_settings(*options.items()), store, clock)
+    manager.use_keyring(_keyring())
     return manager
+
+
+@cache
+def _settings(*options: tuple[str, Any]) -> Settings:
+    values = {"backend": "memory", "cookie_secret": SECRET, "strict": True, "store_timeout": PATIENCE}
+    return Settings(**{**values, **dict(options)})
+
+
+@cache
+def _keyring() -> KeyRing:
+    return KeyRing.from_secret(SECRET)  # made once: thousands of processes begin in every test
 
 
 @dataclass(frozen=True)
@@ -66,6 +78,13 @@ class Browser:
         self.jar.receive(_URL, lines, self.clock())
         header = self.cookies()
         self.ever.update([] if header is None else header.split("; "))
+
+    def copied(self, clock: ManualClock) -> Browser:
+        """Return the same browser at the same moment, independent of what happens in this one."""
+        jar = copy.copy(self.jar)
+        jar._cookies = self.jar._cookies.copy()
+        jar.rejected, jar.ignored = self.jar.rejected.copy(), self.jar.ignored.copy()
+        return Browser(clock, jar, self.ever.copy())
 
     def lose_session(self) -> None:
         """As closing the window does; what was remembered stays."""

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 from eyewall.core.background import Background
 from eyewall.core.changes import Changes, Identity
+from eyewall.core.codec import encode_value
 from eyewall.core.events import Event, EventStream
 from eyewall.core.payload import decode_payload
 from eyewall.core.record import Device, Record
@@ -38,7 +39,7 @@ class OneProcess:
         self.devices = Devices(
             store,
             end=self.writer.end_record,
-            live=self.writer.live_digest,
+            lineage=self.writer.lineage,
             token_in=token_in,
             events=self.events,
         )
@@ -94,10 +95,15 @@ class OneProcess:
         assert record is not None
         return record
 
-    async def regenerate(self, record: Record) -> Issued:
-        """Give the session a new ID."""
+    async def visit(self) -> Record:
+        """Start a session of nobody's."""
+        return (await self.writer.create(Changes(assigned={"k": encode_value("k", 1)}).apply_to)).record
+
+    async def regenerate(self, record: Record, principal: str | None = None) -> Issued:
+        """Give the session a new ID; with a principal, as signing in does."""
         payload = decode_payload(record.payload, record.digest)
-        return await self.writer.move(record, payload, Changes().apply_to, restart=False)
+        who = None if principal is None else Identity(principal, self.clock(), secrets.token_bytes(16))
+        return await self.writer.move((record, payload), Changes(identity=who).apply_to, restart=False)
 
     async def sessions(self, principal: str) -> list[Record]:
         """The session records there are."""

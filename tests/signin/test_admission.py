@@ -136,6 +136,77 @@ async def test_the_session_that_signs_in_is_not_counted(process: OneProcess, whe
 
 
 @pytest.mark.parametrize("when_full", MODES)
+@pytest.mark.parametrize("is_known_before", [True, False])
+async def test_a_session_that_got_a_new_id_since_it_was_loaded_is_not_counted(
+    process: OneProcess, when_full: WhenFull, *, is_known_before: bool
+) -> None:
+    """Two requests of one browser sign in: the second would end a device, or be refused, for its own sake."""
+    mine = await process.sign_in("alice") if is_known_before else await process.visit()
+    moved = await process.regenerate(mine, "alice")
+    async with process.admission(1, when_full).of("alice", own=mine.digest):
+        assert await process.sessions("alice") == [moved.record]
+    assert process.kinds() == []
+
+
+class Paused(MemoryStore):
+    """Stands still before it writes a marker, and goes on when it is told."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        super().__init__(clock=clock)
+        self.reached, self.go_on = asyncio.Event(), asyncio.Event()
+
+    async def replace(self, record: Record, *, version: int) -> bool:
+        if record.successor not in (None, record.digest):
+            self.reached.set()
+            await self.go_on.wait()
+        return await super().replace(record, version=version)
+
+
+@pytest.mark.parametrize("when_full", MODES)
+async def test_a_session_on_its_way_to_a_new_id_is_counted_once(
+    clock: ManualClock, when_full: WhenFull
+) -> None:
+    """It has two records for a moment, and another device would go for that."""
+    store = Paused(clock)
+    process = OneProcess(store, clock)
+    before = await process.sign_in("alice")
+    moving = asyncio.create_task(process.regenerate(before))
+    await store.reached.wait()
+    assert len(await process.sessions("alice")) == 2
+    latest = await process.admit(process.admission(2, when_full), "alice")
+    store.go_on.set()
+    moved = await moving
+    assert latest is not None
+    assert {one.digest for one in await process.sessions("alice")} == {moved.record.digest, latest.digest}
+    assert process.kinds() == []
+
+
+class ListedBefore(MemoryStore):
+    """Lists what belongs to a principal before one session gets its new ID, and reads the list afterwards."""
+
+    unseen: bytes | None = None
+
+    async def find_principal(self, principal: str) -> list[Record]:
+        unseen, self.unseen = self.unseen, None
+        return [record for record in await super().find_principal(principal) if record.digest != unseen]
+
+
+@pytest.mark.parametrize("has_ended", [False, True])
+async def test_a_session_that_got_its_new_id_while_the_store_listed_is_counted(
+    clock: ManualClock, *, has_ended: bool
+) -> None:
+    """The limit is passed by whoever regenerates often enough; and an end makes room at once."""
+    store = ListedBefore(clock=clock)
+    process = OneProcess(store, clock)
+    moved = await process.regenerate(await process.sign_in("alice"))
+    store.unseen = moved.record.digest
+    if has_ended:
+        await store.delete(moved.record.digest)
+    assert (await process.admit(process.admission(1, "refuse"), "alice") is not None) == has_ended
+    assert len(await process.sessions("alice")) == 1
+
+
+@pytest.mark.parametrize("when_full", MODES)
 async def test_a_device_that_comes_back_takes_its_own_place(
     process: OneProcess, clock: ManualClock, when_full: WhenFull
 ) -> None:

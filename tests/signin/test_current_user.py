@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from tornado.web import HTTPError, RequestHandler
 
+from eyewall.errors import TooManySessionsError
+from eyewall.testing.client import Browser
 from tests.signin.kit import SESSION, Deployment, Process, drop, me, user
 from tests.signin.pages import Page
 
@@ -66,6 +69,56 @@ async def test_current_user_follows_within_the_request(here: Deployment) -> None
     assert json.loads(answer.body) == [str(one) for one in expected]
     assert await user(browser) == "dora"
     assert (await me(browser))["data"] == {}
+
+
+class Trying(Page):
+    """Signs in as one after the other, and notes each time who it is then."""
+
+    async def load_user(self, principal: str) -> Any:
+        return f"loaded {principal}"
+
+    async def post(self) -> None:
+        noted: list[list[str | None]] = []
+        for name in self.get_argument("names").split():
+            self.sign_in(name.strip("!"), user=f"given {name.strip('!')}")
+            if name.endswith("!"):  # not without having been asked to
+                continue
+            with suppress(TooManySessionsError):
+                await self.session.save()
+            noted.append([self.current_user, self.session.principal])
+        self.write(json.dumps(noted))
+
+
+async def _trying(here: Deployment, *full: str) -> Process:
+    process = await here.process([("/try", Trying)], max_sessions=1, when_full="refuse")
+    for name in full:
+        await here.signed_in(process, name)
+    return process
+
+
+async def _tried(browser: Browser, *names: str) -> Any:
+    answer = await browser.post_form("/try", {"names": " ".join(names)})
+    assert answer.code == 200
+    return json.loads(answer.body)
+
+
+async def test_whoever_is_refused_is_nobody(here: Deployment) -> None:
+    """The page that says "too many devices" greets whoever typed the name, and shows what is theirs."""
+    process = await _trying(here, here.ann)
+    assert await _tried(here.browser(process), here.ann) == [[None, None]]
+    assert await _tried(here.browser(process), here.ann, here.ann) == [[None, None]] * 2
+
+
+async def test_whoever_was_signed_in_before_a_refusal_still_is(here: Deployment) -> None:
+    """A failed change of account takes the account away that was there, or mixes the two."""
+    process = await _trying(here, here.ann)
+    browser = await here.signed_in(process, here.bob)
+    bob = [f"loaded {here.bob}", here.bob]
+    assert await _tried(browser, here.ann) == [bob]
+    assert await _tried(browser, f"{here.ann}!", here.ann) == [bob], "two were asked for at once"
+    given = [f"given {here.bob}", here.bob]
+    assert await _tried(browser, here.bob, here.ann) == [given, given], "what was let in before counts"
+    assert await user(browser) == here.bob
 
 
 async def test_a_user_that_cannot_be_loaded_is_one_500_and_no_hang(

@@ -316,7 +316,7 @@ async def test_a_store_that_cannot_find_principals_says_what_to_do() -> None:
     devices = Devices(
         Bare(),  # type: ignore[arg-type]  # that is the point
         end=writer.end_record,
-        live=writer.live_digest,
+        lineage=writer.lineage,
         token_in=token_in,
         events=process.events,
     )
@@ -330,6 +330,6 @@ async def test_signing_in_again_on_a_device_keeps_its_place(process: OneProcess)
     record = await process.sign_in("alice")
     payload = decode_payload(record.payload, record.digest)
     again = Identity("alice", process.clock(), payload.device_id, "passkey")
-    await process.writer.move(record, payload, Changes(identity=again).apply_to, restart=True)
+    await process.writer.move((record, payload), Changes(identity=again).apply_to, restart=True)
     (device,) = await process.devices.of("alice")
     assert (device.handle, device.method) == (handle_of(payload.device_id or b""), "passkey")

@@ -78,7 +78,7 @@ def devices_in(store: Store, settings: Settings) -> Devices:
                 with contextlib.suppress(StoreUnavailable):
                     await announcer.announce(message)
 
-    return Devices(store, end=end, live=writer.live_digest, token_in=token_in, events=EventStream(utc_now))
+    return Devices(store, end=end, lineage=writer.lineage, token_in=token_in, events=EventStream(utc_now))
 
 
 def _keys_of_site(settings: Settings) -> KeyRing:

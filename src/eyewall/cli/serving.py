@@ -6,31 +6,29 @@ import asyncio
 import signal
 import sys
 from collections.abc import Callable
-from typing import Any, Final
-from weakref import WeakSet
+from datetime import timedelta
+from typing import Final
 
 from tornado.httpserver import HTTPServer
-from tornado.httputil import HTTPMessageDelegate, HTTPServerRequest
 from tornado.netutil import bind_sockets
-from tornado.web import Application, RequestHandler
+from tornado.web import Application
 
 from eyewall.errors import StoreUnavailable
 from eyewall.tornado import Sessions
+from eyewall.tornado.stopping import UnderWay
 
-PATIENCE: Final = 10.0
-"""Longest wait, in seconds, for requests that are being answered when the signal to stop arrives."""
+PATIENCE: Final = timedelta(seconds=10)
+"""Longest wait for requests that are being answered when the signal to stop arrives."""
 
 MAX_BODY: Final = 1024 * 1024
 """Largest request body taken, in bytes."""
-
-_POLL: Final = 0.02
 
 
 async def serve(application: Application, host: str, port: int, announce: Callable[[int], None]) -> None:
     """Serve ``application`` until SIGINT or SIGTERM, then drain.
 
-    Draining: take no new connection, let the requests under way be answered (:data:`PATIENCE`), let what
-    they changed be stored, close the store.
+    Draining: take no new connection, close WebSockets and streams, let the requests under way be answered
+    (:data:`PATIENCE`) and what they changed be stored, close the store.
 
     Args:
         application: the application; its sessions are those it was made with, else the environment's.
@@ -73,31 +71,3 @@ def _stop_signal() -> asyncio.Event:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     return stopped
-
-
-class UnderWay:
-    """The requests of an application that have no answer yet."""
-
-    def __init__(self, application: Application) -> None:
-        # Weak, because a client that goes away in the middle of its request is never answered.
-        self._requests: WeakSet[HTTPServerRequest] = WeakSet()
-        started, answered = application.get_handler_delegate, application.log_request
-
-        def get_handler_delegate(
-            request: HTTPServerRequest, *args: Any, **kwargs: Any
-        ) -> HTTPMessageDelegate:
-            self._requests.add(request)
-            return started(request, *args, **kwargs)
-
-        def log_request(handler: RequestHandler) -> None:
-            self._requests.discard(handler.request)
-            answered(handler)
-
-        application.__dict__.update(get_handler_delegate=get_handler_delegate, log_request=log_request)
-
-    async def finished(self, patience: float) -> None:
-        """Wait until every request is answered, or ``patience`` seconds have passed."""
-        now = asyncio.get_running_loop().time
-        end = now() + patience
-        while self._requests and now() < end:  # noqa: ASYNC110 - nothing tells that a client has left
-            await asyncio.sleep(_POLL)

@@ -49,6 +49,8 @@ class Changes:
         flashed: messages to add.
         taken: ids of the messages that were read.
         identity: a change of principal, if any.
+        goes_along: the new ID that is asked for is given also where another request has given the session one
+            meanwhile: whoever has changed the credentials must not lose it to a copy of the old ID.
     """
 
     cleared: bool = False
@@ -57,15 +59,22 @@ class Changes:
     flashed: list[FlashEntry] = field(default_factory=list)
     taken: set[bytes] = field(default_factory=set)
     identity: Identity | None = None
+    goes_along: bool = False
 
     def __bool__(self) -> bool:
         return bool(
-            self.assigned or self.deleted or self.flashed or self.taken or self.cleared or self.identity
+            self.assigned
+            or self.deleted
+            or self.flashed
+            or self.taken
+            or self.cleared
+            or self.identity
+            or self.goes_along
         )
 
     def apply_to(self, base: Payload) -> Payload:
         """Return ``base`` with these changes; ``base`` itself is left alone."""
-        who = self.identity or identity_of(base)
+        who = identity_of(base) if self.identity is None else self._identity_over(base, self.identity)
         data = {} if self.cleared else base.data.copy()
         for key in self.deleted:
             data.pop(key, None)
@@ -84,9 +93,30 @@ class Changes:
             method=who.method,
         )
 
+    def _identity_over(self, base: Payload, who: Identity) -> Identity:
+        if self.cleared or who.principal != base.principal or base.device_id is None:
+            return who
+        # They had signed in on this device already, perhaps by another request of the same moment.
+        return replace(who, device_id=base.device_id)
+
     def sign_in(self) -> bool:
         """Whether somebody has just proved who they are."""
         return self.identity is not None and self.identity.principal is not None
+
+    def may_follow(self, loaded: str | None, gone_on: Payload) -> bool:
+        """Whether these changes may move the session on from the ID that another request has given it.
+
+        Only for its owner: who has proved just now that they are, or has loaded it as theirs and changed
+        their credentials in it. Never into an anonymous session: applications sign in by hand, too.
+
+        Args:
+            loaded: who was signed in when it was loaded.
+            gone_on: what it holds now.
+        """
+        whose = gone_on.principal
+        if whose is None or not (self.sign_in() or self.goes_along):
+            return False
+        return whose == loaded or (self.identity is not None and whose == self.identity.principal)
 
     def warranted_by(self, status: int) -> Changes:
         """Return what may be stored when the request is answered with ``status``.
@@ -99,9 +129,9 @@ class Changes:
         return replace(self, taken=set()) if status == 304 else self
 
     def signing_out_only(self) -> Changes:
-        """Return what takes effect although the request failed: detaching the principal, nothing else."""
+        """Return what takes effect although the request failed: detaching the principal, and no data."""
         if self.identity is None or self.identity.principal is not None:
-            return Changes()
+            return Changes(goes_along=self.goes_along)
         return Changes(cleared=self.cleared, identity=self.identity)
 
     def followed_by(self, later: Changes | None) -> Changes:
@@ -109,7 +139,11 @@ class Changes:
         if later is None:
             return self
         if later.cleared:
-            return replace(later, identity=later.identity or self.identity)
+            return replace(
+                later,
+                identity=later.identity or self.identity,
+                goes_along=later.goes_along or self.goes_along,
+            )
         assigned = {key: value for key, value in self.assigned.items() if key not in later.deleted}
         return Changes(
             cleared=self.cleared,
@@ -118,4 +152,5 @@ class Changes:
             flashed=[entry for entry in self.flashed if entry.id not in later.taken] + later.flashed,
             taken=self.taken | later.taken,
             identity=later.identity or self.identity,
+            goes_along=self.goes_along or later.goes_along,
         )

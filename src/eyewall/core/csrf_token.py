@@ -145,15 +145,15 @@ class PreSessions:
         fresh = issued + secrets.token_bytes(_NUMBER_BYTES - _TIME_BYTES)
         cookie = self._cookies[draft.https]
         value = self._envelope.seal(b"".join([fresh, *live][:_MOST_NUMBERS]), cookie.name)
-        draft.companions[cookie.name] = cookie.set(value)
+        draft.send_along(cookie.name, cookie.set(value))
         return _binding_to(fresh)
 
     def end(self, draft: Draft) -> None:
         """Let the response delete the cookie, if the browser has one."""
         cookie = self._cookies[draft.https]
-        draft.companions.pop(cookie.name, None)
+        draft.send_along(cookie.name, None)
         if cookie_values(draft.cookie_lines, cookie.name):
-            draft.companions[cookie.name] = cookie.delete()
+            draft.send_along(cookie.name, cookie.delete())
 
     def _live(self, draft: Draft) -> list[bytes]:
         """Return the numbers in the one cookie that is ours, newest first, without those that are too old.

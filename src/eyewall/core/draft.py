@@ -8,8 +8,9 @@ it: they hold a :class:`~eyewall.core.session.Session`, which is the same thing 
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from eyewall.core.changes import NOBODY, Changes, Identity, identity_of
@@ -68,13 +69,16 @@ class Draft(DraftValues):
     names_sent: Sequence[str] = ()
     whence: Callable[[], Device] | None = None  # tells where the request comes from
     cookie = CookieAction.KEEP
+    companions: Mapping[str, str] = MappingProxyType({})  # Set-Cookie lines of cookies beside ours, by name
     doomed: tuple[Doomed, ...] = ()
     leaving: tuple[Leaving, ...] = ()
     remembered = False  # whether the browser brought a remember token
+    brought_back: bytes | None = None  # digest of the session that a remember token started or joined
     issued: object = None  # the remember token that this request has given it
     remember: bool | None = None  # True: give it a new one; False: end the one it brought
     renew = False
     restart = False
+    if_refused: Callable[[], None] | None = None  # called when a sign-in is taken back
     now_messages: Sequence[FlashEntry] = ()
 
     def __init__(
@@ -89,7 +93,6 @@ class Draft(DraftValues):
         self.in_cookie = in_cookie
         self.cookie_lines = cookie_lines
         self.https = https
-        self.companions: dict[str, str] = {}  # Set-Cookie lines of the cookies beside ours, by their names
         self._values = {}
         self._seen = {}
 
@@ -202,6 +205,13 @@ class Draft(DraftValues):
             elif entry.id not in waiting:
                 self.add_flash(entry)
 
+    # -- cookies beside ours ------------------------------------------------------------------------------
+
+    def send_along(self, name: str, line: str | None) -> None:
+        """Let the answer carry this ``Set-Cookie`` line for the cookie ``name``; None takes it back."""
+        others = {known: set_to for known, set_to in self.companions.items() if known != name}
+        self.companions = others if line is None else {**others, name: line}
+
     # -- for the manager ----------------------------------------------------------------------------------
 
     def has_sweeping_changes(self) -> bool:
@@ -225,10 +235,13 @@ class Draft(DraftValues):
     def has_unsaved_changes(self) -> bool:
         """Whether anything waits to be stored, changes inside nested values included."""
         self.notice_nested_changes()
-        return self.has_work()
+        return self._has_changes()
 
     def has_work(self) -> bool:
-        """Whether anything was asked for that has not been stored yet (nested changes not looked at)."""
+        """Whether the answer has to wait for anything (nested changes are not looked at)."""
+        return self._has_changes() or self.brought_back is not None
+
+    def _has_changes(self) -> bool:
         return bool(
             self.changes
             or self.doomed
@@ -265,6 +278,8 @@ class Draft(DraftValues):
         """As :meth:`give_back`, after a sign-in that was refused: without it, and all that came of it."""
         self.renew = self.restart = False
         self.remember = None
+        if self.if_refused is not None:
+            self.if_refused()
         self.give_back(Changes() if changes.cleared else replace(changes, identity=None), payload)
 
     def give_back(self, changes: Changes, payload: Payload) -> None:

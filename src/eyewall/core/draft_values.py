@@ -15,7 +15,7 @@ import msgspec
 from eyewall.core.changes import Changes
 from eyewall.core.codec import MUTABLE_TYPES, decode_value, encode_value
 from eyewall.core.payload import Payload, empty_payload
-from eyewall.errors import DamagedRecordError, SessionTooLargeError
+from eyewall.errors import DamagedRecordError, SessionTooLargeError, UnstorableValueError
 
 MISSING: Final = object()
 """Stands for "no such key"; None is a value like any other."""
@@ -141,11 +141,21 @@ class DraftValues:
             UnstorableValueError: something that cannot be stored was put inside.
         """
         for key, seen in list(self._seen.items()):
-            encoded = encode_value(key, self._values[key])
+            encoded = self._encoded_again(key, seen)
             if encoded != seen:
                 self._size += len(encoded) - self._length(key)
                 self._record_assignment(key, encoded)
                 self._seen[key] = encoded
+
+    def _encoded_again(self, key: str, seen: bytes) -> bytes:
+        try:
+            return encode_value(key, self._values[key])
+        except UnstorableValueError:
+            # Somebody else may have stored what we would have refused, such as deeper lists. Whoever has only
+            # looked at it can do nothing about that, so it stays as it is.
+            if _is_still(self._values[key], seen):
+                return seen
+            raise
 
     # -- size ---------------------------------------------------------------------------------------------
 
@@ -181,6 +191,14 @@ class DraftValues:
             self.changes.deleted.discard(key)
         # Compared with this request's own value: what is stored may be a later one, written together with it.
         self._remember(key, value, encode_value(key, value))
+
+
+def _is_still(value: object, encoded: bytes) -> bool:
+    # As text: 1 and True are equal, NaN is not equal to itself, and a list that contains itself has an end.
+    try:
+        return repr(value) == repr(decode_value(encoded))
+    except (DamagedRecordError, RecursionError):
+        return False
 
 
 def _stored_length(key: str, encoded: bytes) -> int:

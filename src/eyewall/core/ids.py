@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from base64 import urlsafe_b64encode
+from functools import lru_cache
 from typing import Final
 
 ID_BYTES: Final = 32
@@ -16,6 +17,11 @@ def new_session_id() -> str:
     return urlsafe_b64encode(secrets.token_bytes(ID_BYTES)).rstrip(b"=").decode("ascii")
 
 
+MOST_DIGESTS: Final = 4096
+"""How many are remembered: about 1 MB. A browser sends the same ID with every request."""
+
+
+@lru_cache(MOST_DIGESTS)
 def digest_of(session_id: str) -> bytes:
     """Return the SHA-256 digest of ``session_id`` (32 bytes).
 

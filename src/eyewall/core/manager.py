@@ -7,8 +7,10 @@ handler works with the session, :meth:`Manager.commit` stores what changed, and
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from time import monotonic
 
 from eyewall.core.browser_cookie import BrowserCookie, IdCookie
@@ -102,17 +104,20 @@ class Manager(Saving):
         return Session(self, draft, consuming=consuming)
 
     async def load(self, session: Session) -> None:
-        """Load the session's record, if its cookie named one. Never raises.
+        """Load the session that the cookie named, else bring back who is remembered. Never raises.
 
         When the store does not answer, the session fails at its first use instead: a page that does not
         need the session is not affected.
         """
         draft = session.draft
-        if draft.session_id is None:
-            return
-        digest = digest_of(draft.session_id)
+        if draft.session_id is not None:
+            await self._load(session, draft, digest_of(draft.session_id))
+        if draft.remembered and draft.record is None and session.failure is None and draft.moved_from is None:
+            await self._bring_back(session)
+
+    async def _load(self, session: Session, draft: Draft, digest: bytes) -> None:
         try:
-            async with self._health.watching(self._timeout, reading=True):
+            with self._health.watching(self._timeout, reading=True):
                 began = monotonic()
                 found = await self._writer.load(digest)
                 session.waited = monotonic() - began
@@ -123,8 +128,7 @@ class Manager(Saving):
             draft.moved_from = digest
             found = None
         except Exception as error:  # noqa: BLE001 - no error of a store may leave a request unanswered
-            session.failure = error if isinstance(error, StoreUnavailable) else as_store_failure(error)
-            session.store_failed = True
+            self._note_failure(session, error)
             return
         if found is None:
             # Never adopt the ID: what this visitor stores gets an ID of ours (ASVS 7.2.4, fixation).
@@ -132,6 +136,19 @@ class Manager(Saving):
             self.events.emit(EventKind.UNKNOWN_ID, digest=digest)
         else:
             draft.settle(*found)
+
+    def _note_failure(self, session: Session, error: Exception) -> None:
+        """Let the session's first use fail: the store has."""
+        failure = error if isinstance(error, StoreUnavailable) else as_store_failure(error)
+        session.failure = self._as_answer(failure)
+        session.store_failed = True
+
+    def _as_answer(self, failure: StoreUnavailable) -> Exception:
+        """Return ``failure`` as the framework can answer it."""
+        return failure
+
+    async def _bring_back(self, session: Session) -> None:
+        """Start the session again whose owner is remembered; sign-in knows how. Never raises."""
 
     # -- the cookie ---------------------------------------------------------------------------------------
 
@@ -160,9 +177,25 @@ class Manager(Saving):
         if isinstance(self.store, SelfCheck):
             await self.store.check()
 
+    async def drain(self, patience: timedelta = timedelta(seconds=10)) -> None:
+        """Close what stays open, because this process stops: WebSockets with 1001, streams by ending them.
+
+        The sessions go on. What is opened from now on is closed at once. Call it when the server takes no new
+        connection; :meth:`aclose` begins with it.
+
+        Args:
+            patience: the longest wait for messages that are being handled, and until all is stored. A client
+                that does not answer the close is waited for one second.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience.total_seconds()):
+                await self.watch.still_open.end()
+                await self._background.drained()
+
     async def aclose(self) -> None:
-        """Wait until everything under way is stored, then close the store."""
+        """Close what stays open, wait until everything under way is stored, then close the store."""
         self._sweeper.stop()
+        await self.drain()
         await self.watch.aclose()
         await self._background.drained()
         await self.store.close()

@@ -18,6 +18,9 @@ import msgspec
 
 from eyewall.errors import DamagedRecordError
 
+PREDECESSOR_BYTES: Final = 36
+"""What the predecessor adds to a payload; it comes and goes by itself, so no limit may count it."""
+
 _CHECKSUM_BYTES: Final = 8
 
 
@@ -43,6 +46,9 @@ class Payload(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw
         device_id: 16 random bytes made at sign-in. They stay when the session gets a new ID, and a session
             that a remember token starts has the same: so a device keeps its place in the list of devices.
         method: how the principal signed in, in the application's words.
+        predecessor: digest of the record whose place this one takes, until the first change under the new
+            ID. As long as that record is live, nobody has been told this one's ID, and the two are one
+            session. Only where somebody is signed in.
     """
 
     format: Literal[1] = msgspec.field(name="v")
@@ -54,6 +60,9 @@ class Payload(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw
     )
     device_id: bytes | None = msgspec.field(name="i", default=None)
     method: str | None = msgspec.field(name="m", default=None)
+    predecessor: Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)] | None = msgspec.field(
+        name="b", default=None
+    )
 
     def is_empty(self) -> bool:
         """Whether nothing is kept here, so that no record needs to exist."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -18,7 +19,7 @@ from eyewall.core.record import Device, Record
 from eyewall.core.session import Session
 from eyewall.core.store import Clock, PrincipalIndex, Store
 from eyewall.core.store_health import StoreHealth
-from eyewall.core.stored_sessions import Issued, Limits, SessionMovedError
+from eyewall.core.stored_sessions import Issued, Limits, SessionMovedError, Stored
 from eyewall.core.sweeping import Sweeper
 from eyewall.core.timeouts import Timeouts
 from eyewall.core.watch import SessionWatch
@@ -176,15 +177,32 @@ class Saving:
         record = draft.record
         if record is None:
             if not changes.apply_to(before).is_empty():
-                self._refuse_if_moved(draft, changes)
-                await self._create(draft, changes)
+                await self._begin(draft, changes)
         elif draft.renew:
-            await self._move(draft, record, before, changes)
+            await self._move(draft, (record, before), changes)
         elif changes:
             life = draft.life
             draft.settle_if(life, await self._writer.change(record, before, changes.apply_to))
         elif self._timeouts.touch_is_due(record, self.clock()):
             await self._touch(draft, record)
+
+    async def _begin(self, draft: Draft, changes: Changes) -> None:
+        """Start a session, or go on with the one that had the ID which the browser has brought."""
+        self._refuse_if_moved(draft, changes)
+        gone_on = await self._gone_on(draft, changes)
+        if gone_on is None:
+            await self._create(draft, changes)
+        else:
+            await self._move(draft, gone_on, changes)
+
+    async def _gone_on(self, draft: Draft, changes: Changes) -> Stored | None:
+        if draft.moved_from is None:
+            return None
+        with contextlib.suppress(DamagedRecordError):
+            found = await self._writer.current(draft.moved_from)
+            if found is not None and changes.may_follow(None, found[1]):
+                return found
+        return None
 
     async def _create(self, draft: Draft, changes: Changes) -> None:
         life = draft.life
@@ -192,35 +210,29 @@ class Saving:
         self._adopt(draft, life, created)
         self.events.emit(EventKind.CREATED, digest=created.record.digest)
 
-    async def _move(self, draft: Draft, record: Record, before: Payload, changes: Changes) -> None:
+    async def _move(self, draft: Draft, current: Stored, changes: Changes) -> None:
         life = draft.life
-        signs_in = changes.sign_in()
         try:
-            moved = await self._move_on(draft, record, before, changes)
+            moved = await self._writer.move(
+                current,
+                changes.apply_to,
+                restart=draft.restart and changes.sign_in(),
+                device=_device_of(draft, changes),
+                may_follow=partial(changes.may_follow, current[1].principal),
+            )
         except SessionEndedError:
-            if not signs_in:
+            if not changes.sign_in():
                 raise
             # Whoever has just proved who they are is signed in, with nothing of the session that ended.
             await self._create(draft, changes)
             return
+        source = moved.source or current[0]
         # What is open looks, and finds that it goes on under a new ID.
-        self.watch.tell_ended(record.digest, "ended")
+        self.watch.tell_ended(source.digest, "ended")
         self._adopt(draft, life, moved)
-        if record.principal is not None and moved.record.principal is None:  # by clear()
-            self.events.emit(EventKind.SIGNED_OUT, digest=record.digest, principal=record.principal)
+        if source.principal is not None and moved.record.principal is None:  # by clear()
+            self.events.emit(EventKind.SIGNED_OUT, digest=source.digest, principal=source.principal)
         self.events.emit(EventKind.REGENERATED, digest=moved.record.digest)
-
-    async def _move_on(self, draft: Draft, record: Record, before: Payload, changes: Changes) -> Issued:
-        restart, device = draft.restart and changes.sign_in(), _device_of(draft, changes)
-        try:
-            return await self._writer.move(record, before, changes.apply_to, restart=restart, device=device)
-        except SessionMovedError:
-            # Another request gave it a new ID, or signed the same one in: that goes on, with its cart.
-            stored = await self._writer.current(record.digest) if changes.sign_in() else None
-            who = None if changes.identity is None else changes.identity.principal
-            if stored is None or stored[0].principal not in (record.principal, who):
-                raise
-            return await self._writer.move(*stored, changes.apply_to, restart=restart, device=device)
 
     def _refuse_if_moved(self, draft: Draft, changes: Changes) -> None:
         """Start no session for a request that was on its way while its own got another ID.

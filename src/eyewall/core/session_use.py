@@ -21,6 +21,7 @@ class SessionUse:
     used = False
     closed = False
     headers_sent = False
+    status = 200  # of the answer, as soon as its head leaves
     stays_open = False
     store_failed = False
     refusal_headers: Mapping[str, str] = MappingProxyType({})  # for an answer of 400 or more

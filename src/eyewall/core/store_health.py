@@ -33,7 +33,7 @@ class StoreHealth:
         self.deadlines = Deadlines()
 
     def watching(self, patience: float, *, reading: bool = False) -> _Watching:
-        """Give the calls inside ``async with`` this ``patience`` (seconds); what fails is StoreUnavailable.
+        """Give the calls inside ``with`` this ``patience`` (seconds); what fails is StoreUnavailable.
 
         A store that fails to read again and again is dead: for a moment it is not asked at all, then by one
         request, and by all when that one was answered. So nobody waits for what others have waited for in
@@ -80,11 +80,11 @@ class _Watching:
         self._patience = patience
         self._reading = reading
 
-    async def __aenter__(self) -> None:
+    def __enter__(self) -> None:
         self._health.admit()
         self._limit = self._health.deadlines.begin(self._patience)
 
-    async def __aexit__(
+    def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: object
     ) -> None:
         expired = self._health.deadlines.end(self._limit, error)
@@ -92,6 +92,16 @@ class _Watching:
             self._health.answered()
         elif isinstance(error, StoreUnavailable | TimeoutError | OSError | asyncio.CancelledError):
             self._fail(error, expired=expired)
+
+    # For an ``async with`` that has more to wait for.
+
+    async def __aenter__(self) -> None:
+        self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: object
+    ) -> None:
+        self.__exit__(kind, error, traceback)
 
     def _fail(self, error: BaseException, *, expired: bool) -> None:
         if isinstance(error, asyncio.CancelledError) and _own_task_is_cancelled():

@@ -17,7 +17,7 @@ import msgspec
 
 from eyewall.core.changes import NOBODY, Identity, identity_of
 from eyewall.core.ids import digest_of
-from eyewall.core.payload import Payload, decode_payload, encode_payload
+from eyewall.core.payload import PREDECESSOR_BYTES, Payload, decode_payload, encode_payload
 from eyewall.core.record import Device, Record
 from eyewall.core.store import Clock, Store
 from eyewall.core.timeouts import Timeouts
@@ -38,11 +38,12 @@ class Limits(NamedTuple):
 
 
 class Issued(NamedTuple):
-    """A session under an ID that nobody has been told yet."""
+    """A session under an ID that nobody has been told yet; ``source`` is the record it had before, if any."""
 
     session_id: str
     record: Record
     payload: Payload
+    source: Record | None = None
 
 
 MOST_CONFLICTS: Final = 200
@@ -96,14 +97,33 @@ class StoredSessions:
         Raises:
             DamagedRecordError: there is a record, but it is not what was written under this digest.
         """
-        for _ in range(_MOST_MOVES):
+        return (await self._followed(digest))[1]
+
+    async def lineage(self, digest: bytes) -> list[bytes]:
+        """Return ``digest`` and those that its session has had since, the live one last.
+
+        Empty when the session has ended.
+        """
+        try:
+            followed, found = await self._followed(digest)
+        except DamagedRecordError:
+            return []
+        return [] if found is None else followed
+
+    async def _followed(self, digest: bytes) -> tuple[list[bytes], Stored | None]:
+        followed: list[bytes] = []
+        for moves in range(_MOST_MOVES):
+            if digest in followed:  # a move is being taken back just now
+                followed.remove(digest)
+                await pause_after(moves)
+            followed.append(digest)
             record = await self._store.load(digest)
             if record is None or not self._timeouts.is_live(record, self._clock()):
-                return None
+                break
             if record.successor is None:
-                return record, _payload_of(record, digest)
+                return followed, (record, _payload_of(record, digest))
             digest = record.successor
-        return None
+        return followed, None
 
     async def identity_at(self, digest: bytes) -> Identity:
         """Return who was signed in under the ID of ``digest``, also if the session has another one by now."""
@@ -112,14 +132,6 @@ class StoredSessions:
             return NOBODY if record is None else identity_of(decode_payload(record.payload, digest))
         except DamagedRecordError:
             return NOBODY
-
-    async def live_digest(self, digest: bytes) -> bytes | None:
-        """Return the digest that the live session has now which had ``digest``, or None."""
-        try:
-            found = await self.current(digest)
-        except DamagedRecordError:
-            return None
-        return None if found is None else found[0].digest
 
     async def _reload(self, digest: bytes, conflicts: int) -> Stored:
         await pause_after(conflicts)
@@ -162,9 +174,10 @@ class StoredSessions:
 
     def _encoded(self, payload: Payload, digest: bytes) -> bytes:
         encoded = encode_payload(payload, digest)
-        if len(encoded) > self._limits.max_size:
+        size = len(encoded) - (0 if payload.predecessor is None else PREDECESSOR_BYTES)
+        if size > self._limits.max_size:
             raise SessionTooLargeError(
-                f"this session would take {len(encoded)} bytes; max_size is {self._limits.max_size}. Keep "
+                f"this session would take {size} bytes; max_size is {self._limits.max_size}. Keep "
                 "large data elsewhere and its key in the session, or raise max_size."
             )
         return encoded

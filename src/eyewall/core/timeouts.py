@@ -43,11 +43,11 @@ class Timeouts:
         The second matters after the limits were lowered: old records must obey the new ones. A record that
         was written by a clock far ahead of ours would outlive its limits, so it is not live at all.
         """
-        ahead = max(record.created_at, record.seen_at) - now
+        age, silence = now - record.created_at, now - record.seen_at
         return (
             now < record.expires_at
-            and ahead <= _CLOCK_SKEW
-            and now < self.expiry(record.created_at, record.seen_at)
+            and -_CLOCK_SKEW <= silence < self.idle
+            and -_CLOCK_SKEW <= age < self.absolute
         )
 
     def touch_is_due(self, record: Record, now: datetime) -> bool:

@@ -22,6 +22,7 @@ from typing import Any, Final
 from eyewall.core.announcements import Ended, Message, decode, encode_ended
 from eyewall.core.announcing import Announcer, Listening, announcer_of, require_sendable
 from eyewall.core.events import logger
+from eyewall.core.still_open import StillOpen
 from eyewall.core.store import Clock, Store
 from eyewall.core.stored_sessions import Stored
 from eyewall.core.watched import OpenSessions, Watched
@@ -70,6 +71,8 @@ class SessionWatch(OpenSessions):
         self._is_looking = False
         self._can_announce = True
         self._checking: asyncio.Task[Any] | None = None
+        self.still_open = StillOpen()
+        """Also what has no stored session, and so is not watched."""
         self.interval = INTERVAL
         self.longest_outage: timedelta | None = None
         """After a store has not answered for so long, everything open is closed; None lets it stay."""
@@ -289,7 +292,7 @@ class SessionWatch(OpenSessions):
             self._checking = None
 
     async def aclose(self) -> None:
-        """Watch nothing any more. What is open stays so; whoever stops the server closes it."""
+        """Watch nothing any more. What is open then stays so: see :attr:`still_open`."""
         self._tell_soon()
         if self._timer is not None:
             self._timer.cancel()

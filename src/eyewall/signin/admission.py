@@ -6,7 +6,7 @@ takes the principal's lock, counts, makes room or is refused, creates the sessio
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from typing import Final, Literal
 
@@ -85,12 +85,21 @@ class Admission:
             yield
 
     async def _make_room(self, principal: str, own: bytes | None, device_id: bytes | None) -> None:
+        is_second_look = False
         for _ in range(MOST_PASSES):  # a session that gets a new ID meanwhile is found at the next look
-            mine, others = _split(await self._devices.find(principal), own, device_id)
-            excess = _count(mine, own) + _count(others, own) - self._most + 1
+            found = _Found(await self._devices.find(principal), own)
+            excess = len(found.counted) - self._most + 1
             if excess <= 0:
-                return
-            excess -= await self._end_left_behind(mine, own, excess)
+                # It may have got its new ID between two calls of a store that lists and then reads.
+                if is_second_look or excess + len(found.unseen) <= 0:
+                    return
+                is_second_look = True
+                continue
+            if own is not None and not found.has_own and (newer := await self._newer(own)) != own:
+                own = newer
+                continue
+            mine, others = found.split(device_id)
+            excess -= await self._end_left_behind(mine, found.counted, excess)
             if excess <= 0:
                 continue
             self._events.emit(EventKind.SESSIONS_LIMITED, principal=principal, detail=_TOLD[self._when_full])
@@ -98,38 +107,58 @@ class Admission:
                 raise TooManySessionsError(
                     f"this principal has {self._most} sessions, which is the limit; one must end first"
                 )
-            await self._end_oldest(others, excess)
+            await self._end_oldest(others, found.counted, excess)
         raise StoreUnavailable("sessions of this principal come as fast as they are ended; try again")
 
-    async def _end_left_behind(self, mine: list[DeviceRecords], own: bytes | None, excess: int) -> int:
-        sessions = [record for device in mine for record, _ in device.sessions if record.digest != own]
+    async def _newer(self, own: bytes) -> bytes:
+        """Return the digest that the session of ``own`` has by now."""
+        lineage = await self._devices.lineage(own)
+        return lineage[-1] if lineage else own
+
+    async def _end_left_behind(
+        self, mine: list[DeviceRecords], counted: Collection[bytes], excess: int
+    ) -> int:
+        sessions = [record for device in mine for record, _ in device.sessions if record.digest in counted]
         sessions.sort(key=lambda record: (record.seen_at, record.digest))
         for record in sessions[:excess]:
             await self._devices.end_session(record)
         return min(excess, len(sessions))
 
-    async def _end_oldest(self, others: list[DeviceRecords], excess: int) -> None:
+    async def _end_oldest(self, others: list[DeviceRecords], counted: Collection[bytes], excess: int) -> None:
         there = [device for device in others if device.is_there()]
         for device in sorted(there, key=lambda one: (one.seen_at(), one.handle)):
             if excess <= 0:
                 return
             if device.sessions:  # a token alone takes no room
                 await self._devices.end(device)
-                excess -= len(device.sessions)
+                excess -= sum(record.digest in counted for record, _ in device.sessions)
 
 
-def _split(
-    devices: list[DeviceRecords], own: bytes | None, device_id: bytes | None
-) -> tuple[list[DeviceRecords], list[DeviceRecords]]:
-    """Return the device that signs in, and the others."""
-    mine: list[DeviceRecords] = []
-    others: list[DeviceRecords] = []
-    for device in devices:
-        is_mine = device_id is not None and device.device_id == device_id
-        is_mine = is_mine or any(record.digest == own for record, _ in device.sessions)
-        (mine if is_mine else others).append(device)
-    return mine, others
+class _Found:
+    """What one look at the devices of a principal has found, for counting."""
 
+    def __init__(self, devices: list[DeviceRecords], own: bytes | None) -> None:
+        self._devices = devices
+        sessions = {record.digest: payload for device in devices for record, payload in device.sessions}
+        moves = {one.digest: one.successor for device in devices for one in device.markers}
+        while own in moves:  # it has got a new ID since it was loaded
+            own = moves.pop(own)
+        self._own = own
+        self.has_own = own in sessions
+        # One that is just getting a new ID has two records, and is one session.
+        self.counted = {
+            digest
+            for digest, payload in sessions.items()
+            if digest != own and payload.predecessor not in sessions
+        }
+        self.unseen = {to for to in moves.values() if to not in sessions and to not in moves}
 
-def _count(devices: list[DeviceRecords], own: bytes | None) -> int:
-    return sum(record.digest != own for device in devices for record, _ in device.sessions)
+    def split(self, device_id: bytes | None) -> tuple[list[DeviceRecords], list[DeviceRecords]]:
+        """Return the device that signs in, and the others."""
+        mine: list[DeviceRecords] = []
+        others: list[DeviceRecords] = []
+        for device in self._devices:
+            is_mine = device_id is not None and device.device_id == device_id
+            is_mine = is_mine or any(record.digest == self._own for record, _ in device.sessions)
+            (mine if is_mine else others).append(device)
+        return mine, others

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from base64 import b32encode
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Protocol
@@ -88,12 +88,23 @@ class DeviceRecords:
     has_kept: bool = False
     markers: list[Record] = field(default_factory=list)
 
-    def without(self, kept: bytes | None, *, its_tokens: bool) -> DeviceRecords:
-        """Return this without the session of the digest ``kept``, and, if so asked, without its token."""
-        sessions = [each for each in self.sessions if each[0].digest != kept]
+    def without(self, kept: Sequence[bytes], *, its_tokens: bool) -> DeviceRecords:
+        """Return this without one session, and, if so asked, without its token.
+
+        Args:
+            kept: the digests the session has had, the live one last; empty when it has ended. What names
+                this one as its predecessor is the same session, on its way to a new ID.
+            its_tokens: whether to leave the token in here.
+        """
+        live = kept[-1] if kept else None
+        sessions = [
+            (record, payload)
+            for record, payload in self.sessions
+            if record.digest not in kept and (live is None or payload.predecessor != live)
+        ]
         has_kept = len(sessions) < len(self.sessions)
         tokens = self.tokens if its_tokens or not has_kept else []
-        markers = [marker for marker in self.markers if marker.successor != kept]
+        markers = [one for one in self.markers if one.digest not in kept and one.successor not in kept]
         return DeviceRecords(self.handle, self.device_id, sessions, tokens, has_kept, markers)
 
     def is_there(self) -> bool:
@@ -121,7 +132,8 @@ class Devices:
         store: where sessions and tokens are kept.
         end: ends a session, also under an ID it has got meanwhile
             (:meth:`Writer.end_record <eyewall.core.writer.Writer.end_record>`).
-        live: returns the digest that a session has now, by one that it had; None when it has ended.
+        lineage: returns the digests that a session has had since it had this one, the live one last; none
+            when it has ended (:meth:`~eyewall.core.stored_sessions.StoredSessions.lineage`).
         token_in: returns the remember token in a record, or None when the record is none.
         events: hears of every session that is ended.
     """
@@ -131,13 +143,13 @@ class Devices:
         store: Store,
         *,
         end: Callable[[Record], Awaitable[object]],
-        live: Callable[[bytes], Awaitable[bytes | None]],
+        lineage: Callable[[bytes], Awaitable[Sequence[bytes]]],
         token_in: Callable[[Record], TokenOfDevice | None],
         events: EventStream,
     ) -> None:
         self._store = store
         self._end = end
-        self._live = live
+        self.lineage = lineage
         self._token_in = token_in
         self._events = events
 
@@ -257,7 +269,8 @@ class Devices:
         ended: set[str] = set()
         for _ in range(MOST_PASSES):
             devices = [device for device in await self.find(principal) if chosen(device)]
-            kept = None if keep is None else await self._live(keep)
+            # Looked at after the others: whatever the kept session is called among them, it is known here.
+            kept = () if keep is None else await self.lineage(keep)
             spared = [device.without(kept, its_tokens=tokens_of_kept) for device in devices]
             ending = [device for device in spared if device.is_there() or device.markers]
             if not ending:

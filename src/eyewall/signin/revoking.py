@@ -44,7 +44,7 @@ class RevokingManager(Manager):
         self._devices = Devices(
             store,
             end=self._end_from_outside,
-            live=self._writer.live_digest,
+            lineage=self._writer.lineage,
             token_in=token_in,
             events=self.events,
         )
@@ -139,7 +139,8 @@ class RevokingManager(Manager):
     async def revoke_others(self, session: Session) -> int:
         """End all other sessions of who is signed in to ``session``; return how many devices they were.
 
-        All remember tokens end, its own too: somebody may have a copy.
+        All remember tokens end, its own too: somebody may have a copy. It goes on as it is, also when another
+        request gives it a new ID just then; to shut out a copy of its ID, regenerate it.
 
         Raises:
             SessionError: nobody is signed in to ``session``.
@@ -166,7 +167,8 @@ class RevokingManager(Manager):
 
         Args:
             principal: whose credentials they are.
-            keep: the session in which it was done. It goes on under a new ID; without one all end.
+            keep: the session in which it was done. It goes on under a new ID, and whoever had a copy of any
+                ID that it ever had is out; without one all end.
 
         Returns:
             How many other devices were ended.
@@ -180,6 +182,8 @@ class RevokingManager(Manager):
         ended = await self._end_all_but(principal, keep)
         if keep is not None:
             keep.regenerate()
+            # A copy of its ID may have given it another one just now: that one's ID is not to outlive this.
+            keep.draft.pending.goes_along = True
         return ended
 
     async def _end_all_but(self, principal: str, kept: Session | None) -> int:

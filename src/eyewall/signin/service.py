@@ -7,6 +7,7 @@ and carried out here when the request is saved. What is asked for from outside t
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from types import MappingProxyType
@@ -20,10 +21,14 @@ from eyewall.core.events import EventKind
 from eyewall.core.ids import digest_of
 from eyewall.core.payload import Payload
 from eyewall.core.session import Session
-from eyewall.core.store_health import as_store_failure
 from eyewall.core.stored_sessions import SessionMovedError
 from eyewall.crypto.keyring import KeyRing
-from eyewall.errors import DamagedRecordError, StoreUnavailable, TooManySessionsError
+from eyewall.errors import (
+    DamagedRecordError,
+    SessionEndedError,
+    StoreUnavailable,
+    TooManySessionsError,
+)
 from eyewall.signin.devices import handle_of
 from eyewall.signin.remember import Redeemed, RememberTokens, Replayed
 from eyewall.signin.remember_cookie import PresentedToken
@@ -68,23 +73,19 @@ class SignInManager(RevokingManager):
             session.draft.remembered = any(name in line for line in cookie_lines)
         return session
 
-    async def load(self, session: Session) -> None:
-        """Load the session; when there is none (any more), a remember token may bring its owner back."""
-        await super().load(session)
-        draft = session.draft
-        if draft.remembered and draft.record is None and session.failure is None and draft.moved_from is None:
-            try:
-                async with self._health.watching(self._timeout):
-                    await self._bring_back(session)
-            except Exception as error:  # noqa: BLE001 - no error of a store may leave a request unanswered
-                # The session cookie is not sent before it is known that nothing was revoked; the next request
-                # brings the token's successor and tries again.
-                draft.forget()
-                draft.cookie = CookieAction.KEEP
-                session.failure = error if isinstance(error, StoreUnavailable) else as_store_failure(error)
-                session.store_failed = True
-
     async def _bring_back(self, session: Session) -> None:
+        """When there is no session (any more), a remember token may bring its owner back. Never raises."""
+        try:
+            with self._health.watching(self._timeout):
+                await self._redeem(session)
+        except Exception as error:  # noqa: BLE001 - no error of a store may leave a request unanswered
+            # The session cookie is not sent before it is known that nothing was revoked; the next request
+            # brings the token's successor and tries again.
+            session.draft.forget()
+            session.draft.cookie = CookieAction.KEEP
+            self._note_failure(session, error)
+
+    async def _redeem(self, session: Session) -> None:
         draft, tokens = session.draft, self._tokens
         cookie = self._token_cookies[draft.https]
         presented = self._presented(draft)
@@ -97,16 +98,18 @@ class SignInManager(RevokingManager):
             await tokens.end(presented)
         session.used = True  # the browser must be told
         if not isinstance(found, Redeemed):
-            draft.companions[cookie.name] = cookie.delete()
+            draft.send_along(cookie.name, cookie.delete())
         else:
             # From here on the browser needs the successor, whether or not the session can be started now.
-            draft.companions[cookie.name] = self._kept(cookie, found.value, found.ends_at)
+            draft.send_along(cookie.name, self._kept(cookie, found.value, found.ends_at))
             await self._start_again(draft, found)
             if not await tokens.is_live(presented):
                 await self._end_started(draft, found)  # a revocation that ran beside this wins
-                draft.companions[cookie.name] = cookie.delete()
+                draft.send_along(cookie.name, cookie.delete())
             elif draft.moved_from is not None:  # the browser has a newer cookie by now, of a parallel request
-                draft.companions.pop(cookie.name, None)
+                draft.send_along(cookie.name, None)
+            elif draft.record is not None:
+                draft.brought_back = draft.record.digest
 
     async def _start_again(self, draft: Draft, found: Redeemed) -> None:
         """Start the session that ``found`` allows, or join the one a parallel request has started from it."""
@@ -149,17 +152,48 @@ class SignInManager(RevokingManager):
         draft.forget()
         draft.cookie = CookieAction.KEEP
 
+    async def _look_again(self, draft: Draft) -> None:
+        """Find out whether the session that a token has started is still there, before the browser is told.
+
+        Another request of the same moment may have given it a new ID, or ended it, while this one was being
+        answered. Then the browser has newer cookies, or is about to, and these must not take their place.
+        """
+        digest, draft.brought_back = draft.brought_back, None
+        if digest is None or draft.record is None or draft.record.digest != digest:
+            return  # what has become of it was this request's own doing
+        with contextlib.suppress(StoreUnavailable):  # nobody knows, so the browser is told what it needs
+            async with self._health.watching(self._timeout / 2):
+                if await self._is_gone(digest):
+                    self._tell_nothing(draft)
+
+    async def _is_gone(self, digest: bytes) -> bool:
+        try:
+            return await self._writer.load(digest) is None
+        except (SessionMovedError, DamagedRecordError):
+            return True
+
+    def _tell_nothing(self, draft: Draft) -> None:
+        draft.brought_back, draft.cookie = None, CookieAction.KEEP
+        draft.send_along(self._token_cookies[draft.https].name, None)
+
+    def _drop(self, session: Session, error: SessionEndedError) -> None:
+        super()._drop(session, error)
+        if session.draft.brought_back is not None:
+            self._tell_nothing(session.draft)
+
     # -- carrying out what a request asked for ------------------------------------------------------------
 
     async def _carry_out(self, draft: Draft, before: Payload, changes: Changes) -> None:
         await self._end_the_rest(draft)
         if draft.remember is False:
             await self._end_token(draft)
-        own = None if draft.record is None else draft.record.digest
+        own = draft.moved_from if draft.record is None else draft.record.digest
         async with self._admitted(changes.identity, own):
             await super()._carry_out(draft, before, changes)
         if draft.remember and changes.sign_in():
             await self._give_token(draft)
+        if draft.brought_back is not None:
+            await self._look_again(draft)
 
     async def _end_the_rest(self, draft: Draft) -> None:
         """End what a sign-out ends beside its own session.
@@ -181,7 +215,7 @@ class SignInManager(RevokingManager):
     async def _end_token(self, draft: Draft) -> None:
         cookie = self._token_cookies[draft.https]
         await self._end_presented(draft)
-        draft.companions[cookie.name] = cookie.delete()
+        draft.send_along(cookie.name, cookie.delete())
         draft.remember = None
 
     async def _end_presented(self, draft: Draft) -> None:
@@ -209,7 +243,7 @@ class SignInManager(RevokingManager):
             device_id=who.device_id,
             device=None if draft.record is None else draft.record.device,
         )
-        draft.companions[cookie.name] = self._kept(cookie, value, ends_at)
+        draft.send_along(cookie.name, self._kept(cookie, value, ends_at))
         draft.issued = self._tokens.read(cookie.name, [value])
         draft.remember = None
 

@@ -47,7 +47,7 @@ def make_private(headers: HTTPHeaders, *, no_store: bool) -> None:
     Any use of the session counts, also one that found it empty. Directives of the application stay,
     except those that would make the answer public.
     """
-    if "Vary" not in headers and "Cache-Control" not in headers:  # nearly always, so let it cost little
+    if not headers.get_list("Vary") and not headers.get_list("Cache-Control"):  # nearly always
         headers["Vary"] = "Cookie"
         headers["Cache-Control"] = "private, no-store" if no_store else "private, no-cache"
         return

@@ -29,19 +29,16 @@ from eyewall.core.draft import CookieAction, Draft
 from eyewall.core.events import EventKind
 from eyewall.core.ids import digest_of
 from eyewall.core.session import MAX_PRINCIPAL_BYTES, Session
-from eyewall.core.store_health import as_store_failure
 from eyewall.core.stored_sessions import SessionMovedError
 from eyewall.crypto.keyring import KeyRing
 from eyewall.crypto.signer import Signer
 from eyewall.errors import (
     ConfigurationError,
     DamagedRecordError,
-    StoreUnavailable,
     TooManySessionsError,
     UnstorableValueError,
 )
 from eyewall.settings import Settings
-from eyewall.tornado.http_errors import SessionUnavailableResponse
 from eyewall.tornado.mixin import SessionMixin, _instead_of_prepare
 from eyewall.tornado.sessions import SETTING, Sessions
 from eyewall.tornado.signed_values import TornadoValues
@@ -163,9 +160,7 @@ class AuthSessions(Sessions):
         try:
             await self._take_over(session, old_id, self._keys)
         except Exception as error:  # noqa: BLE001 - no error of a store may leave a request unanswered
-            failure = error if isinstance(error, StoreUnavailable) else as_store_failure(error)
-            session.failure = SessionUnavailableResponse(str(failure))
-            session.store_failed = True
+            self._note_failure(session, error)
 
     async def aclose(self) -> None:
         """Wait until everything under way is stored, then close the connections."""
@@ -191,7 +186,7 @@ class AuthSessions(Sessions):
         if draft.moved_from is not None:
             return  # it was taken over and has another ID by now; the browser is about to have that cookie
         session.used = True  # whatever follows, the browser must be told
-        draft.companions[OLD_COOKIE] = self._deletion
+        draft.send_along(OLD_COOKIE, self._deletion)
         if draft.principal is None:
             principal = _principal_in(await keys.find(old_id))
             if principal is not None:
@@ -213,7 +208,7 @@ class AuthSessions(Sessions):
             async with self._health.watching(self._timeout), self._admitted(identity, digest_of(session_id)):
                 issued = await self._writer.create_as(session_id, Changes(identity=identity).apply_to, device)
         except TooManySessionsError:
-            draft.companions.pop(OLD_COOKIE, None)  # it stays, and the old key, for when there is room
+            draft.send_along(OLD_COOKIE, None)  # it stays, and the old key, for when there is room
             return
         if issued is None:  # a parallel request was faster
             await self._join_successor(draft, session_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Final
 
+from tornado.iostream import StreamClosedError
 from tornado.log import app_log
 from tornado.web import HTTPError, RequestHandler
 
@@ -51,6 +52,9 @@ class ErrorAnswers(_Handler):
     def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
         """Send the error page, with the status and the ``Retry-After`` that one of our errors calls for."""
         error = kwargs.get("exc_info", (None, None))[1]
+        if _is_from_leaving(error, self):
+            self.finish()  # nobody is there to read an error page
+            return
         session = session_on(self.request)
         if session is not None:
             _note_when_to_retry(session, error)
@@ -59,7 +63,9 @@ class ErrorAnswers(_Handler):
         super().send_error(status_of(error) or status_code, **kwargs)
 
     def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
-        """Log one of our errors in one line."""
+        """Log one of our errors in one line, and a client that has left in none."""
+        if _is_from_leaving(value, self):
+            return
         ours = status_of(value)
         if ours is None:
             super().log_exception(typ, value, tb)
@@ -75,6 +81,12 @@ def status_of(error: object) -> int | None:
     if isinstance(error, HTTPError):
         return None
     return next((status for kind, status in STATUS_OF.items() if isinstance(error, kind)), None)
+
+
+def _is_from_leaving(error: object, handler: RequestHandler) -> bool:
+    """Whether ``error`` only says that the client has left in the middle of its answer, as clients do."""
+    stream = getattr(handler.request.connection, "stream", None)
+    return isinstance(error, StreamClosedError) and stream is not None and bool(stream.closed())
 
 
 def _note_when_to_retry(session: Session, error: object) -> None:

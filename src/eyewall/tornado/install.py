@@ -23,8 +23,16 @@ from tornado.web import (
 
 from eyewall.core.manager import Manager
 from eyewall.core.session import Session
-from eyewall.tornado.attach import attach, cross_origin_problem, is_settled, settle
+from eyewall.tornado.attach import (
+    attach,
+    cross_origin_problem,
+    is_handshake,
+    is_harmless,
+    is_settled,
+    save_for_handshake,
+)
 from eyewall.tornado.cors import PreflightHandler, begin_cors
+from eyewall.tornado.strangers import let_wait
 from eyewall.tornado.wire import CommitBarrier
 
 _NEVER = frozenset({StaticFileHandler, ErrorHandler, RedirectHandler, FallbackHandler})
@@ -49,6 +57,8 @@ def install(application: Application, manager: Manager) -> None:
         protected = getattr(target_class, "cross_origin_protection", True)
         if protected and cross_origin_problem(manager, request) is not None:
             return original(application, request, ErrorHandler, {"status_code": 403})
+        if manager.cors is None and is_harmless(request) and let_wait(manager, request, target_class):
+            return original(application, request, target_class, *args, **kwargs)
         session = attach(manager, request)
         inner = original(application, request, target_class, *args, **kwargs)
         goes_without = getattr(target_class, "when_store_fails", "if-used") == "anonymous"
@@ -85,14 +95,16 @@ class SessionDelegate(HTTPMessageDelegate):
         self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
     ) -> Awaitable[None] | None:
         """Load, then start the handler."""
-        if is_settled(self._request, self._session):
+        if is_settled(self._session) and not is_handshake(self._request):
             return self._inner.headers_received(start_line, headers)
         return self._load_then_start(start_line, headers)
 
     async def _load_then_start(
         self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
     ) -> None:
-        await settle(self._manager, self._request, self._session)
+        await self._manager.load(self._session)
+        if is_handshake(self._request):
+            await save_for_handshake(self._manager, self._session)
         if self._goes_without and self._session.failure is not None:
             self._session.go_without()
         started = self._inner.headers_received(start_line, headers)

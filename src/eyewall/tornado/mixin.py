@@ -18,16 +18,19 @@ from eyewall.tornado.attach import (
     attach,
     cross_origin_problem,
     is_handshake,
+    is_harmless,
     is_settled,
     meet_outage,
+    save_for_handshake,
     session_on,
-    settle,
 )
 from eyewall.tornado.cookies import CookieMixin
 from eyewall.tornado.cors import answer_preflight, begin_cors
 from eyewall.tornado.error_answers import ErrorAnswers
+from eyewall.tornado.preparing import prepare_as_ever, prepare_by
 from eyewall.tornado.sessions import Sessions
 from eyewall.tornado.signing_in import SignInMixin, has_own_loader, load_current_user
+from eyewall.tornado.strangers import has_waiting_session, let_wait
 from eyewall.tornado.wire import CommitBarrier
 from eyewall.tornado.xsrf import XsrfMixin, demand_token
 
@@ -62,18 +65,21 @@ class SessionMixin(SignInMixin, XsrfMixin, ErrorAnswers, CookieMixin):
     """Whether a WebSocket handshake is refused when nobody is signed in; see ``authenticated_socket``."""
 
     @property
-    def session_ended(self) -> asyncio.Future[str]:
-        """Awaits the end of the session, and returns the reason: for answers that stay open for long.
+    def session_ended(self) -> asyncio.Future[str | None]:
+        """Tells when an answer that stays open for long has to end; its result is the reason.
 
         ::
 
             async def get(self):                        # server-sent events
-                while not self.session_ended.done():
-                    await asyncio.wait({next_event(), self.session_ended}, return_when=FIRST_COMPLETED)
+                ended = self.session_ended
+                while not ended.done():
+                    await asyncio.wait({next_event(), ended}, return_when=FIRST_COMPLETED)
 
-        A handler that has asked for it and goes on regardless has its connection cut a second later. Without
-        a stored session it never ends; when the answer is finished it is cancelled.
+        The result is None when the session goes on: the client has left, the answer is finished, or the
+        server stops. A handler that has asked for it and goes on regardless has its connection cut a second
+        later. Without a stored session only None can come.
         """
+        _ = self.session
         connection = self.request.connection
         if not isinstance(connection, CommitBarrier):
             raise SessionError(f"{type(self).__name__} has no session that could end: use SessionMixin")
@@ -102,7 +108,7 @@ class SessionMixin(SignInMixin, XsrfMixin, ErrorAnswers, CookieMixin):
         except Exception as error:  # noqa: BLE001 - Tornado answers none from here, and the client hangs
             _instead_of_prepare(self, error)
             beginning = None
-        if beginning is None and "prepare" not in self.__dict__:
+        if beginning is None and not self.prepares_otherwise:
             return execute  # nothing to await, and nothing of ours to take away
         return _execute_after(self, beginning, execute)
 
@@ -137,23 +143,27 @@ async def _execute_after(
     try:
         await execute
     finally:
-        handler.__dict__.pop("prepare", None)  # ours, if we put it there
+        prepare_as_ever(handler)
 
 
 def _begin(handler: SessionMixin) -> Coroutine[Any, Any, None] | None:
     """Give the request its session; return what has to be awaited before the handler starts, if anything."""
     sessions, request = Sessions.serving(handler.application), handler.request
-    session = session_on(request)
-    loading = False
+    harmless = is_harmless(request)
+    if has_waiting_session(request):  # install() has put it off already
+        return None
+    if harmless and sessions.cors is None and let_wait(sessions, request, type(handler)):
+        return None
+    session, loading = session_on(request), False
     if session is None:
-        if begin_cors(sessions.cors, request):
-            handler.__dict__["prepare"] = partial(answer_preflight, handler)
+        if sessions.cors is not None and begin_cors(sessions.cors, request):
+            prepare_by(handler, partial(answer_preflight, handler))
             return None
         session = attach(sessions, request)
-        loading = not is_settled(request, session)
-        _guard_streamed_body(handler)
-        if isinstance(handler, WebSocketHandler) and isinstance(request.connection, CommitBarrier):
-            request.connection.hold_socket(handler)
+        loading = not is_settled(session) or (not harmless and is_handshake(request))
+        _guard_what_streams(handler)
+    if harmless and not loading and not has_own_loader(handler):
+        return None
     problem = None
     if type(handler).cross_origin_protection:
         problem = cross_origin_problem(sessions, request, _trust_of(handler))
@@ -169,7 +179,9 @@ async def _load_then_check(
     handler: SessionMixin, sessions: Sessions, session: Session, problem: str | None, *, loading: bool
 ) -> None:
     if loading:
-        await settle(sessions, handler.request, session)
+        await sessions.load(session)
+        if is_handshake(handler.request):
+            await save_for_handshake(sessions, session)
     if session.failure is not None:
         meet_outage(session, type(handler).when_store_fails)
     if has_own_loader(handler) and problem is None:
@@ -203,13 +215,20 @@ def _trust_of(handler: RequestHandler) -> Callable[[str], bool] | None:
     return check
 
 
-def _instead_of_prepare(handler: RequestHandler, error: Exception) -> None:
+def _instead_of_prepare(handler: SessionMixin, error: Exception) -> None:
     """Let the handler fail with ``error`` before ``prepare()``, where Tornado turns it into an answer."""
 
     def refuse() -> None:
         raise error
 
-    handler.__dict__["prepare"] = refuse
+    prepare_by(handler, refuse)
+
+
+def _guard_what_streams(handler: SessionMixin) -> None:
+    if getattr(type(handler), "_stream_request_body", False):
+        _guard_streamed_body(handler)
+    elif isinstance(handler, WebSocketHandler) and isinstance(handler.request.connection, CommitBarrier):
+        handler.request.connection.hold_socket(handler)
 
 
 def _guard_streamed_body(handler: RequestHandler) -> None:
@@ -218,8 +237,6 @@ def _guard_streamed_body(handler: RequestHandler) -> None:
     Tornado stops feeding a handler once its answer is on the wire; while we hold the answer back it
     does not know yet.
     """
-    if not getattr(type(handler), "_stream_request_body", False):
-        return
     session = session_of(handler)
     method = WeakMethod(handler.data_received)  # weak: the handler must not hold on to itself
 

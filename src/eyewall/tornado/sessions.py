@@ -121,11 +121,9 @@ class Sessions(SignInManager):
 
     # What the manager raises, as Tornado can answer it.
 
-    async def load(self, session: Session) -> None:
-        """Load the session; a failure is kept for its first use and answers 503 there."""
-        await super().load(session)
-        if isinstance(session.failure, StoreUnavailable):
-            session.failure = SessionUnavailableResponse(str(session.failure))
+    def _as_answer(self, failure: StoreUnavailable) -> Exception:
+        """Answer 503 where the session is used."""
+        return SessionUnavailableResponse(str(failure))
 
     async def save(self, session: Session) -> None:
         """``await session.save()``: 503 when the store does not answer, 409 when the session has ended."""

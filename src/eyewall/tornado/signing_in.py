@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 from tornado.web import HTTPError, RequestHandler
 
@@ -64,7 +66,8 @@ class SignInMixin(_Handler):
 
         Args:
             principal: the stable identifier of who it is; not a name that another account may get later.
-            user: what ``self.current_user`` is for the rest of this request; ``principal`` unless given.
+            user: what ``self.current_user`` is for the rest of this request; ``principal`` unless given. When
+                the sign-in is refused (``max_sessions``), it is again what it was before.
             remember: bring them back without asking after the session has ended, for ``remember_ttl``.
             method: how they proved it; the list of devices shows it.
 
@@ -73,7 +76,11 @@ class SignInMixin(_Handler):
             HeadersSentError: the response's headers have left.
             StoreUnavailable: the session could not be loaded (answered as 503).
         """
-        _session(self).sign_in(principal, remember=remember, method=method)
+        session = _session(self)
+        is_pending = session.draft.restart  # then it is known already what would have to be put back
+        session.sign_in(principal, remember=remember, method=method)
+        if not is_pending:
+            session.draft.if_refused = _keeping_user(self)
         self.current_user = principal if user is None else user
 
     def sign_out(self, *, everywhere: bool = False) -> None:
@@ -132,6 +139,20 @@ def _session(handler: RequestHandler) -> Session:
     if session is None:
         raise SessionError(f"{type(handler).__name__} has no session: use SessionMixin, or install()")
     return session
+
+
+def _keeping_user(handler: RequestHandler) -> Callable[[], None]:
+    """Return what makes ``current_user`` again what it is now. It does not hold on to the handler."""
+    weak = ref(handler)
+    known = {name: user for name, user in vars(handler).items() if name == "_current_user"}
+
+    def put_back() -> None:
+        handler = weak()
+        if handler is not None:
+            vars(handler).pop("_current_user", None)  # Tornado asks get_current_user() where it has none
+            vars(handler).update(known)
+
+    return put_back
 
 
 def has_own_loader(handler: SignInMixin) -> bool:

@@ -15,18 +15,25 @@ from typing import Any, Final
 from weakref import ref
 
 from tornado.gen import convert_yielded
+from tornado.iostream import StreamClosedError
 from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
 from eyewall.core.events import EventKind
 from eyewall.core.manager import Manager
 from eyewall.core.session import Session
 from eyewall.core.watched import Watched
-from eyewall.errors import EyewallError, SessionEndedError, StoreUnavailable
+from eyewall.errors import EyewallError, SessionClosedError, SessionEndedError, StoreUnavailable
 
 CLOSE_CODE: Final = 4401
 """The code a WebSocket is closed with when its session has ended: 401, in the range for applications."""
 
+GOING_AWAY: Final = 1001
+"""The code it is closed with when the process stops (RFC 6455 7.4.1); the session goes on."""
+
 _HOOK_PATIENCE: Final = 2.0
+_CLOSE_PATIENCE: Final = 1.0
+"""Seconds that a process which stops waits for a client to answer the close."""
+
 _LONGEST_REASON: Final = 120
 """Bytes; a close frame has room for 123 (RFC 6455 5.5)."""
 
@@ -48,7 +55,10 @@ class SocketHold:
         self._manager = manager
         self._watched: Watched | None = None
         self._ended = False
-        self._reason: asyncio.Future[str] | None = None
+        self._is_busy = False
+        self._is_leaving = False
+        self._is_gone = False
+        self._reason: asyncio.Future[str | None] | None = None
         handler.__dict__["get"] = self._get
         handler.__dict__["open"] = self._open
         handler.__dict__["on_message"] = self._on_message
@@ -72,6 +82,7 @@ class SocketHold:
         """Note that the stream was handed over: from now on there is no response, only messages."""
         session = self._session
         session.stay_open()
+        self._manager.watch.still_open.add(self)
         if session.draft.record is not None and not session.draft.in_cookie:
             self._watched = Watched(session, self._end, self._deliver, self._owner())
             self._manager.watch.add(self._watched)
@@ -79,12 +90,18 @@ class SocketHold:
             self._manager.watch.look_soon([self._watched.digest], "ended")
 
     async def _open(self, *args: Any, **kwargs: Any) -> None:
+        self._is_busy = True
+        await self._to_its_end(self._open_then_store(*args, **kwargs))
+
+    async def _open_then_store(self, *args: Any, **kwargs: Any) -> None:
         handler = self._owner()
         try:
             result = type(handler).open(handler, *args, **kwargs)
             if result is not None:
                 await convert_yielded(result)
-        except BaseException:
+        except BaseException as error:
+            if _is_from_the_close(error, handler):
+                return
             self._on_connection_close()  # Tornado cuts the connection, and tells nobody
             raise
         if self._session.failure is None and self._manager.needs_commit(self._session):
@@ -95,9 +112,23 @@ class SocketHold:
     def _on_message(self, message: str | bytes) -> Awaitable[None] | None:
         if self._ended:
             return None  # the client has not heard yet that the socket is closed
-        if not self._manager.is_live(self._session):
-            return self._look_first(message)
-        return self._serve(message)
+        is_live = self._manager.is_live(self._session)
+        handling = self._serve(message) if is_live else self._look_first(message)
+        if handling is None:
+            return None
+        self._is_busy = True
+        return self._to_its_end(handling)
+
+    async def _to_its_end(self, handling: Awaitable[None]) -> None:
+        """Let nothing that is being handled be cut short by a process that stops."""
+        try:
+            await handling
+        finally:
+            self._is_busy = False
+            if self._is_gone:
+                self._manager.watch.still_open.remove(self)
+            elif self._is_leaving:
+                self._leave()
 
     async def _look_first(self, message: str | bytes) -> None:
         """Find out whether the session has really expired: another connection may have used it since."""
@@ -130,8 +161,10 @@ class SocketHold:
     async def _await_then_store(self, result: Any) -> None:
         try:
             await convert_yielded(result)
-        except BaseException:
+        except BaseException as error:
             await self._commit_failed()
+            if _is_from_the_close(error, self._owner()):
+                return
             raise
         if self._is_due():
             await self._store()
@@ -175,10 +208,12 @@ class SocketHold:
 
     # -- the end ------------------------------------------------------------------------------------------
 
-    def waiter(self) -> asyncio.Future[str]:
+    def waiter(self) -> asyncio.Future[str | None]:
         """See :meth:`StreamHold.waiter`."""
         if self._reason is None:
             self._reason = asyncio.get_running_loop().create_future()
+            if self._ended:
+                self._tell(None)
         return asyncio.shield(self._reason)
 
     def _end(self, reason: str) -> None:
@@ -187,20 +222,40 @@ class SocketHold:
         self._ended = True
         self._forget()
         self._session.close()
-        if self._reason is not None and not self._reason.done():
-            self._reason.set_result(reason)
+        self._tell(reason)
         handler = self._handler()
         if handler is not None:
             self._manager.spawn(_close(handler, reason))
 
+    def go_away(self) -> None:
+        """Close the socket, because the process stops; a message that is being handled is answered first."""
+        self._is_leaving = True
+        if not self._is_busy:
+            self._leave()
+
+    def _leave(self) -> None:
+        handler = self._handler()
+        if not self._ended and handler is not None:
+            self._ended = True
+            self._forget()
+            self._tell(None)
+            _close_now(handler, GOING_AWAY, "the server stops")
+        # Who does not answer the close keeps nobody waiting.
+        asyncio.get_running_loop().call_later(_CLOSE_PATIENCE, self._manager.watch.still_open.remove, self)
+
     def _on_connection_close(self) -> None:
-        self._ended = True
+        self._ended = self._is_gone = True
         self._forget()
         self._session.close()
-        if self._reason is not None:
-            self._reason.cancel()
+        self._tell(None)
+        if not self._is_busy:
+            self._manager.watch.still_open.remove(self)
         handler = self._owner()
         type(handler).on_connection_close(handler)
+
+    def _tell(self, reason: str | None) -> None:
+        if self._reason is not None and not self._reason.done():
+            self._reason.set_result(reason)
 
     def _forget(self) -> None:
         if self._watched is not None:
@@ -219,11 +274,18 @@ async def _close(handler: WebSocketHandler, reason: str) -> None:
         if hook is not None:
             await _called(handler, hook, reason)
     finally:
-        _close_now(handler, reason)
+        _close_now(handler, CLOSE_CODE, reason)
 
 
-def _close_now(handler: WebSocketHandler, reason: str) -> None:
-    handler.close(CLOSE_CODE, reason.encode("ascii", "replace")[:_LONGEST_REASON].decode("ascii"))
+def _close_now(handler: WebSocketHandler, code: int, reason: str) -> None:
+    handler.close(code, reason.encode("ascii", "replace")[:_LONGEST_REASON].decode("ascii"))
+
+
+def _is_from_the_close(error: BaseException, handler: WebSocketHandler) -> bool:
+    """Whether ``error`` only says that the socket is closed; clients that leave are nobody's bug."""
+    if not isinstance(error, WebSocketClosedError | StreamClosedError | SessionClosedError):
+        return False
+    return handler.ws_connection is None or handler.ws_connection.is_closing()
 
 
 async def _called(handler: WebSocketHandler, hook: Any, argument: Any) -> None:

@@ -11,7 +11,7 @@ from eyewall.core.session import Session
 from eyewall.core.watched import Watched
 
 LAST_WORDS: Final = 1.0
-"""Seconds that a handler has to finish by itself after its session has ended; then the connection is cut."""
+"""Seconds that a handler has to finish by itself when its answer is to end; then the connection is cut."""
 
 
 class StreamHold:
@@ -25,7 +25,7 @@ class StreamHold:
     """
 
     def __init__(self, session: Session, manager: Manager, cut: Callable[[], None], owner: object) -> None:
-        self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.ended: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
         self._cut = cut
         self._manager = manager
         self._timer: asyncio.TimerHandle | None = None
@@ -33,6 +33,7 @@ class StreamHold:
         if session.draft.record is not None and not session.draft.in_cookie:
             self._watched = Watched(session, self._end, None, owner)
             manager.watch.add(self._watched)
+        manager.watch.still_open.add(self)
 
     def done(self) -> None:
         """The answer is finished, or the client is gone."""
@@ -40,13 +41,19 @@ class StreamHold:
             self._manager.watch.remove(self._watched)
         if self._timer is not None:
             self._timer.cancel()
-        self.ended.cancel()
+        if not self.ended.done():
+            self.ended.set_result(None)
+        self._manager.watch.still_open.remove(self)
 
-    def waiter(self) -> asyncio.Future[str]:
+    def waiter(self) -> asyncio.Future[str | None]:
         """A future of one's own: whoever cancels it, as ``wait_for`` does, cancels no other."""
         return asyncio.shield(self.ended)
 
-    def _end(self, reason: str) -> None:
+    def go_away(self) -> None:
+        """Ask the handler to finish, because the process stops."""
+        self._end(None)
+
+    def _end(self, reason: str | None) -> None:
         if not self.ended.done():
             self.ended.set_result(reason)
-        self._timer = asyncio.get_running_loop().call_later(LAST_WORDS, self._cut)
+            self._timer = asyncio.get_running_loop().call_later(LAST_WORDS, self._cut)

@@ -12,8 +12,6 @@ handlers and Tornado's own state machine notice nothing and stay synchronous.
 from __future__ import annotations
 
 import asyncio
-import enum
-import http
 import logging
 from collections.abc import Callable
 from functools import partial
@@ -40,15 +38,9 @@ from eyewall.tornado.socket_hold import SocketHold
 from eyewall.tornado.stream_hold import StreamHold
 
 _Call = tuple[Callable[[], Any], "Future[None]"]
-_OWN: Final = frozenset({"_held", "_answer", "_status", "_refusal", "_socket", "_stream"})
-
-
-class _Answer(enum.Enum):
-    """How far the answer has come on the wire."""
-
-    NOT_SENT = enum.auto()
-    HEAD_SENT = enum.auto()
-    GIVEN_UP = enum.auto()  # replaced by an error, or the connection was cut
+_OWN: Final = frozenset({"_held", "_given_up", "_refusal", "_socket", "_stream"})
+_SWITCHING_PROTOCOLS: Final = 101
+_set_own: Final = object.__setattr__
 
 
 class CommitBarrier(HTTPConnection):
@@ -58,30 +50,29 @@ class CommitBarrier(HTTPConnection):
         inner: the real connection; attributes we do not know are read from it and set on it.
         session: the request's session.
         manager: saves it.
-        https: whether the browser's connection is encrypted.
     """
 
     _inner: HTTPConnection
     _session: Session
     _manager: Manager
-    _https: bool
     _held: list[_Call] | None = None
-    _answer = _Answer.NOT_SENT
-    _status = 200
+    _given_up = False  # the answer was replaced by an error, or the connection was cut
     _refusal: SessionError | None = None
     _socket: SocketHold | None = None
     _stream: StreamHold | None = None
 
-    def __init__(self, inner: HTTPConnection, session: Session, manager: Manager, *, https: bool) -> None:
-        own = self.__dict__  # not by attribute: those we do not know are set on the real connection
-        own["_inner"], own["_session"], own["_manager"], own["_https"] = inner, session, manager, https
+    def __init__(self, inner: HTTPConnection, session: Session, manager: Manager) -> None:
+        # One is made for each request. Asking for its __dict__ would make Python build one, slower to read.
+        _set_own(self, "_inner", inner)
+        _set_own(self, "_session", session)
+        _set_own(self, "_manager", manager)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in _OWN:
-            self.__dict__[name] = value
+            _set_own(self, name, value)
         else:
             setattr(self._inner, name, value)
 
@@ -91,7 +82,8 @@ class CommitBarrier(HTTPConnection):
         It is a handler's own method, by which a handler makes itself known: what a WebSocket needs must be in
         place before it is opened.
         """
-        self.hold_socket(getattr(callback, "__self__", None))
+        if callback is not None:
+            self.hold_socket(getattr(callback, "__self__", None))
         self._inner.set_close_callback(callback)  # type: ignore[attr-defined]  # every real one has it
 
     def hold_socket(self, handler: object) -> None:
@@ -124,7 +116,7 @@ class CommitBarrier(HTTPConnection):
     @property
     def is_finished(self) -> bool:
         """Whether the handler has finished its answer, on the wire or not."""
-        return self._session.closed or self._answer is _Answer.GIVEN_UP
+        return self._session.closed or self._given_up
 
     # -- the three calls of an HTTPConnection -------------------------------------------------------------
 
@@ -137,10 +129,11 @@ class CommitBarrier(HTTPConnection):
         """Send the head of the answer, once the session is stored."""
         if not isinstance(start_line, ResponseStartLine):
             raise TypeError("a server sends response start lines only")
-        self.__dict__["_status"] = start_line.code
-        if start_line.code == http.HTTPStatus.SWITCHING_PROTOCOLS:
+        session = self._session
+        session.status = start_line.code
+        if start_line.code == _SWITCHING_PROTOCOLS:
             self._refuse_unsaved("a WebSocket handshake")
-        if not self._must_hold(touching=True):
+        if not session.used or not self._must_hold(touching=True):
             return self._send_head(start_line, headers, chunk)
         waiting = headers.copy()  # the handler may go on changing its own
         return self._hold(lambda: self._send_head(start_line, waiting, chunk))
@@ -149,25 +142,27 @@ class CommitBarrier(HTTPConnection):
         """Fail where the stream is handed over within one call, so that nothing can wait for a save."""
         if self._session.failure is not None or not self._session.draft.has_unsaved_changes():
             return
+        self._session.used = True  # by whoever took an old sign-in over; what comes next must be held
         problem = f"the session was changed before {what}; `await self.session.save()` there"
         self._replace_answer(500, problem)
         raise SessionError(problem)
 
     def write(self, chunk: bytes) -> Future[None]:
         """Send a piece of the body, once what the session was told before it is stored."""
-        if not self._must_hold():
+        if not self._session.used or not self._must_hold():
             return self._inner.write(chunk)
         return self._hold(lambda: self._inner.write(chunk))
 
     def finish(self) -> None:
         """End the answer. From here on the session refuses changes."""
-        self._session.close()
+        session = self._session
+        session.closed = True
         if self._stream is not None:
             self._stream.done()
-        if not self._must_hold():
+        if not session.used or not self._must_hold():
             self._inner.finish()
-            return
-        self._hold(self._inner.finish)
+        else:
+            self._hold(self._inner.finish)
 
     def detach(self) -> Any:
         """Hand over the stream. Nothing can wait for a save any more, so there must be none to wait for.
@@ -184,19 +179,21 @@ class CommitBarrier(HTTPConnection):
     # -- holding ------------------------------------------------------------------------------------------
 
     def _must_hold(self, *, touching: bool = False) -> bool:
-        if self._held is not None or self._answer is _Answer.GIVEN_UP:
+        """Whether what comes next must wait. Asked of a session that was used: no other is ever saved."""
+        session = self._session
+        if self._held is not None or self._given_up:
             return True
-        if self._status < 200 or not self._session.used:
+        if session.status < 200:
             return False
         try:
-            return self._manager.needs_commit(self._session, status=self._status, touching=touching)
+            return self._manager.needs_commit(session, status=session.status, touching=touching)
         except SessionError as error:
             self._refusal = error
             return True
 
     def _hold(self, call: Callable[[], Any]) -> Future[None]:
         future: Future[None] = Future()
-        if self._answer is _Answer.GIVEN_UP:
+        if self._given_up:
             future.set_result(None)
         elif self._held is not None:
             self._held.append((call, future))
@@ -222,14 +219,15 @@ class CommitBarrier(HTTPConnection):
     async def _commit(self) -> None:
         if self._refusal is not None:
             raise self._refusal
-        await self._manager.commit(self._session, status=self._status)
-        while self._session.draft.has_unsaved_changes():  # by a streaming handler, meanwhile
-            await self._manager.commit(self._session, status=self._status)
+        session = self._session
+        await self._manager.commit(session, status=session.status)
+        while session.draft.has_unsaved_changes():  # by a streaming handler, meanwhile
+            await self._manager.commit(session, status=session.status)
 
     def _release(self) -> None:
         held, self._held = self._held or [], None
         for call, future in held:
-            if self._answer is _Answer.GIVEN_UP:
+            if self._given_up:
                 future.set_result(None)
                 continue
             try:
@@ -247,10 +245,10 @@ class CommitBarrier(HTTPConnection):
         held, self._held = self._held or [], None
         for _, future in held:
             future.set_result(None)
-        if self._answer is _Answer.HEAD_SENT:
+        if self._session.headers_sent:
             self._cut()
             return
-        self._answer = _Answer.GIVEN_UP
+        self._given_up = True
         self._session.close()
         try:
             self._send_replacement(status)
@@ -265,7 +263,7 @@ class CommitBarrier(HTTPConnection):
         start_line, headers, body = replacement(status)
         if self._session.cookie_due() is CookieAction.SET and not self._session.draft.in_cookie:
             # An ID that was stored earlier in this request: without it the browser would hold a dead one.
-            for line in self._manager.set_cookie_lines(self._session, https=self._https):
+            for line in self._manager.set_cookie_lines(self._session, https=self._session.draft.https):
                 headers.add("Set-Cookie", line)
         self._inner.write_headers(start_line, headers, self._unless_head(body))
         self._inner.finish()
@@ -275,7 +273,7 @@ class CommitBarrier(HTTPConnection):
         return None if request_line is not None and request_line.method == "HEAD" else body
 
     def _cut(self) -> None:
-        self._answer = _Answer.GIVEN_UP
+        self._given_up = True
         self._session.close()
         self._cut_stream()
 
@@ -284,11 +282,10 @@ class CommitBarrier(HTTPConnection):
     def _send_head(
         self, start_line: ResponseStartLine, headers: HTTPHeaders, chunk: bytes | None
     ) -> Future[None]:
-        self.__dict__["_answer"] = _Answer.HEAD_SENT
         session = self._session
         session.headers_sent = True
         if session.used:
-            lines = self._manager.set_cookie_lines(session, https=self._https)
+            lines = self._manager.set_cookie_lines(session, https=session.draft.https)
             if lines:
                 set_our_cookies(headers, lines)
             make_private(headers, no_store=bool(lines) or session.draft.principal is not None)

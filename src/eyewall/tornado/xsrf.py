@@ -17,6 +17,7 @@ from eyewall.core.events import EventKind
 from eyewall.core.session import Session
 from eyewall.errors import HeadersSentError, SessionError
 from eyewall.tornado.attach import session_on
+from eyewall.tornado.preparing import Preparing, prepare_by
 from eyewall.tornado.sessions import Sessions
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ else:
 _HOW_TO_SEND = "put {% module xsrf_form_html() %} into the form, or send it in the header X-XSRFToken"
 
 
-class XsrfMixin(_Handler):
+class XsrfMixin(Preparing, _Handler):
     """Binds Tornado's XSRF token to the session; :class:`~eyewall.tornado.SessionMixin` has it already.
 
     A handler with ``uses_session = False`` keeps Tornado's own token and cookie.
@@ -84,7 +85,7 @@ class XsrfMixin(_Handler):
         return token
 
 
-def demand_token(handler: RequestHandler, sessions: Sessions) -> None:
+def demand_token(handler: XsrfMixin, sessions: Sessions) -> None:
     """Let ``handler`` check the token before its ``prepare()``, where ``strict`` wants that.
 
     Not now: Tornado 6.5 and later parse the body on the way to ``prepare()``. Nothing happens where Tornado
@@ -101,7 +102,7 @@ def demand_token(handler: RequestHandler, sessions: Sessions) -> None:
         handler.check_xsrf_cookie()
         return prepare()
 
-    handler.__dict__["prepare"] = check_then_prepare
+    prepare_by(handler, check_then_prepare)
 
 
 def token_problem(handler: RequestHandler) -> str | None:
