@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from tornado.httpclient import HTTPResponse
 
 from eyewall.core.events import EventKind
 from eyewall.core.ids import digest_of
@@ -178,13 +179,20 @@ async def test_a_disabled_account_is_nobody_at_once_and_ended_when_told(site: De
 # At most so many (U05)
 
 
+async def answered_sign_in(browser: Browser, name: str) -> HTTPResponse:
+    """Sign in, again after each 503: a busy machine may keep one of fifty from a lock for too long."""
+    while (answer := await sign_in(browser, name)).code == 503:
+        pass
+    return answer
+
+
 @pytest.mark.parametrize("when_full", ["end-oldest", "refuse"])
 async def test_of_fifty_parallel_sign_ins_five_sessions_are_left(site: Deployment, when_full: str) -> None:
     """Counting and then creating lets fifty in at once (ASVS 7.1.2)."""
     options: dict[str, Any] = {"max_sessions": LIMIT, "when_full": when_full}
     processes = [await site.process(**options) for _ in range(2)]
     browsers = [site.browser(processes[number % 2]) for number in range(AT_ONCE)]
-    answers = await asyncio.gather(*(sign_in(browser, site.ann) for browser in browsers))
+    answers = await asyncio.gather(*(answered_sign_in(browser, site.ann) for browser in browsers))
     inside = [browser for browser in browsers if await user(browser) == site.ann]
     assert len(inside) == LIMIT
     records = await processes[0].store.inner.find_principal(site.ann)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from eyewall.core.cookie import CookieAttributes, cookie_values
 from eyewall.core.draft import CookieAction, Draft
@@ -14,6 +14,12 @@ from eyewall.core.events import EventKind
 from eyewall.core.session_cookie import SessionCookieSigner
 from eyewall.crypto.keyring import KeyRing
 from eyewall.settings import Settings
+
+MOST_KNOWN: Final = 4096
+"""How many ``Cookie`` lines are remembered: about 3 MB, 10 MB if they are long."""
+
+LONGEST_KNOWN: Final = 2048
+"""Characters; a longer line is read each time."""
 
 
 class BrowserCookie(Protocol):
@@ -31,6 +37,10 @@ class BrowserCookie(Protocol):
 class IdCookie:
     """The cookie of a server-side session: the signed session ID.
 
+    A browser sends the same ``Cookie`` line with every request, so lines are remembered with the ID that was
+    found in them. Only a right MAC of the current key gets one in there, and what a session is worth is asked
+    of the store all the same.
+
     Args:
         settings: name and attributes of the cookie.
         keyring: the newest key signs, all verify.
@@ -40,6 +50,7 @@ class IdCookie:
     def __init__(self, settings: Settings, keyring: KeyRing, *, https: bool) -> None:
         self._attributes = cookie_attributes(settings, https=https)
         self._signer = SessionCookieSigner(keyring)
+        self._known: dict[str, str] = {}
         self.name = self._attributes.name
 
     def read(self, lines: Sequence[str], draft: Draft) -> EventKind | None:
@@ -48,18 +59,31 @@ class IdCookie:
         Two valid ones mean that one was planted, and there is no telling which (RFC 6265bis 4.2.2: the
         order of duplicates means nothing). Neither is used then.
         """
+        if len(lines) == 1 and (known := self._known.get(lines[0])) is not None:
+            draft.brought_cookie, draft.session_id = True, known
+            return None
         values = cookie_values(lines, self.name)
         if not values:
             return None
         draft.brought_cookie = True
         if len(values) == 1:
             draft.session_id = self._signer.read(self.name, values[0])
-            return EventKind.FORGED_ID if draft.session_id is None else None
+            if draft.session_id is None:
+                return EventKind.FORGED_ID
+            self._remember(lines, values[0], draft.session_id)
+            return None
         found = {i for value in set(values) if (i := self._signer.read(self.name, value)) is not None}
         if len(found) == 1:
             draft.session_id = found.pop()
             return None
         return EventKind.AMBIGUOUS_COOKIE if found else EventKind.FORGED_ID
+
+    def _remember(self, lines: Sequence[str], value: str, session_id: str) -> None:
+        if len(lines) > 1 or len(lines[0]) > LONGEST_KNOWN or not self._signer.is_current(value):
+            return  # uses of a retired key are counted one by one
+        if len(self._known) >= MOST_KNOWN:
+            self._known.clear()
+        self._known[lines[0]] = session_id
 
     def lines(self, draft: Draft) -> list[str]:
         """Set the cookie to the draft's session ID, delete it, or leave it."""

@@ -8,6 +8,7 @@ are looked through together, twenty times a second, while there are any.
 from __future__ import annotations
 
 import asyncio
+from time import monotonic
 from typing import Any, Final
 
 TICK: Final = 0.05
@@ -15,15 +16,13 @@ TICK: Final = 0.05
 
 
 class Deadline:
-    """When one task's work must be done."""
+    """When one task's work must be done; set by :meth:`Deadlines.begin`."""
 
     __slots__ = ("at", "cancelling", "expired", "task")
-
-    def __init__(self, task: asyncio.Task[Any], at: float) -> None:
-        self.task = task
-        self.at = at
-        self.cancelling = task.cancelling()  # how often others had asked it to stop before
-        self.expired = False
+    at: float
+    cancelling: int  # how often others had asked the task to stop before
+    expired: bool
+    task: asyncio.Task[Any]
 
 
 class Deadlines:
@@ -34,7 +33,7 @@ class Deadlines:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
 
-    def begin(self, seconds: float) -> Deadline:
+    def begin(self, deadline: Deadline, seconds: float) -> None:
         """Give the current task ``seconds`` for what it does until :meth:`end`; then it is cancelled."""
         task = asyncio.current_task()
         if task is None:
@@ -43,11 +42,11 @@ class Deadlines:
         if self._loop is not loop:
             self._loop, self._timer = loop, None  # a timer of another loop is not ours to touch
             self._waiting = {}
-        deadline = Deadline(task, loop.time() + seconds)
+        deadline.task, deadline.cancelling, deadline.expired = task, task.cancelling(), False
+        deadline.at = monotonic() + seconds
         self._waiting[deadline] = None
         if self._timer is None:
             self._timer = loop.call_later(TICK, self._look)
-        return deadline
 
     def end(self, deadline: Deadline, error: BaseException | None) -> bool:
         """Note that the work is over, by ``error`` or by itself; return whether the deadline stopped it.
@@ -66,7 +65,7 @@ class Deadlines:
             self._timer = None
             return
         self._timer = loop.call_later(TICK, self._look)
-        now = loop.time()
+        now = monotonic()
         for deadline in [each for each in self._waiting if each.at <= now]:
             del self._waiting[deadline]
             deadline.expired = True

@@ -140,6 +140,8 @@ class DraftValues:
         Raises:
             UnstorableValueError: something that cannot be stored was put inside.
         """
+        if not self._seen:
+            return  # nearly always
         for key, seen in list(self._seen.items()):
             encoded = self._encoded_again(key, seen)
             if encoded != seen:

@@ -6,7 +6,7 @@ import asyncio
 from time import monotonic
 from typing import Final
 
-from eyewall.core.deadlines import Deadlines
+from eyewall.core.deadlines import Deadline, Deadlines
 from eyewall.core.events import EventKind, EventStream, logger
 from eyewall.errors import DamagedRecordError, SessionError, StoreUnavailable
 
@@ -42,7 +42,7 @@ class StoreHealth:
         A driver may time out, or cancel its own call; neither may end the request without an answer. Only
         a cancellation of the request's own task goes on as one.
         """
-        return _Watching(self, patience, reading=reading)
+        return _Watching(self, patience, reading)
 
     def admit(self) -> None:
         """Let a call go to the store, or raise StoreUnavailable at once while the store is left alone."""
@@ -70,24 +70,24 @@ class StoreHealth:
             self._events.emit(EventKind.STORE_DOWN, detail=str(error))
 
 
-class _Watching:
+class _Watching(Deadline):
     """The wait for one store call; a class, because a generator with a context manager inside costs more."""
 
-    __slots__ = ("_health", "_limit", "_patience", "_reading")
+    __slots__ = ("_health", "_patience", "_reading")
 
-    def __init__(self, health: StoreHealth, patience: float, *, reading: bool) -> None:
+    def __init__(self, health: StoreHealth, patience: float, reading: bool) -> None:  # noqa: FBT001 - ours
         self._health = health
         self._patience = patience
         self._reading = reading
 
     def __enter__(self) -> None:
         self._health.admit()
-        self._limit = self._health.deadlines.begin(self._patience)
+        self._health.deadlines.begin(self, self._patience)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: object
     ) -> None:
-        expired = self._health.deadlines.end(self._limit, error)
+        expired = self._health.deadlines.end(self, error)
         if error is None and not expired:
             self._health.answered()
         elif isinstance(error, StoreUnavailable | TimeoutError | OSError | asyncio.CancelledError):

@@ -70,7 +70,7 @@ class SignInManager(RevokingManager):
         session = super().open(cookie_lines, https=https, consuming=consuming)
         if cookie_lines and self._tokens is not None:
             name = self._token_cookies[https].name
-            session.draft.remembered = any(name in line for line in cookie_lines)
+            session.draft.remembered = name in "\n".join(cookie_lines)
         return session
 
     async def _bring_back(self, session: Session) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 from weakref import WeakMethod
 
 from tornado.web import HTTPError, RequestHandler
@@ -88,7 +88,7 @@ class SessionMixin(SignInMixin, XsrfMixin, ErrorAnswers, CookieMixin):
     @property
     def session(self) -> Session:
         """The session of this request."""
-        session = session_on(self.request)
+        session: Session | None = getattr(self.request, "session", None)
         if session is None:
             name, early = type(self).__name__, type(self).uses_session
             raise SessionError(
@@ -104,13 +104,13 @@ class SessionMixin(SignInMixin, XsrfMixin, ErrorAnswers, CookieMixin):
         if not type(self).uses_session:
             return execute
         try:
-            beginning = _begin(self)
+            loading = _begin(self)
         except Exception as error:  # noqa: BLE001 - Tornado answers none from here, and the client hangs
             _instead_of_prepare(self, error)
-            beginning = None
-        if beginning is None and not self.prepares_otherwise:
+            loading = None
+        if loading is None and not self.prepares_otherwise:
             return execute  # nothing to await, and nothing of ours to take away
-        return _execute_after(self, beginning, execute)
+        return _execute_after(self, loading, execute)
 
 
 def session_of(handler: RequestHandler) -> Session:
@@ -129,12 +129,21 @@ def session_of(handler: RequestHandler) -> Session:
 
 
 async def _execute_after(
-    handler: SessionMixin, beginning: Coroutine[Any, Any, None] | None, execute: Coroutine[Any, Any, None]
+    handler: SessionMixin, loading: _Loading | None, execute: Coroutine[Any, Any, None]
 ) -> None:
     """Await the session, then let Tornado go on. What goes wrong is the handler's own error page."""
     try:
-        if beginning is not None:
-            await beginning
+        if loading is not None:
+            sessions, session, problem, is_loaded = loading
+            if not is_loaded:
+                await sessions.load(session)
+                if is_handshake(handler.request):
+                    await save_for_handshake(sessions, session)
+            if session.failure is not None:
+                meet_outage(session, type(handler).when_store_fails)
+            if has_own_loader(handler) and problem is None:
+                await load_current_user(handler, session)
+            _check(handler, sessions, problem)
     except Exception as error:  # noqa: BLE001 - as in _execute
         _instead_of_prepare(handler, error)
     except BaseException:
@@ -146,7 +155,16 @@ async def _execute_after(
         prepare_as_ever(handler)
 
 
-def _begin(handler: SessionMixin) -> Coroutine[Any, Any, None] | None:
+class _Loading(NamedTuple):
+    """What a handler has to wait for: its session, and what may speak against the request."""
+
+    sessions: Sessions
+    session: Session
+    problem: str | None
+    is_loaded: bool
+
+
+def _begin(handler: SessionMixin) -> _Loading | None:
     """Give the request its session; return what has to be awaited before the handler starts, if anything."""
     sessions, request = Sessions.serving(handler.application), handler.request
     harmless = is_harmless(request)
@@ -170,23 +188,9 @@ def _begin(handler: SessionMixin) -> Coroutine[Any, Any, None] | None:
     if problem is not None:
         session.draft.remembered = False  # another site's request must not use the token up
     if loading or has_own_loader(handler):
-        return _load_then_check(handler, sessions, session, problem, loading=loading)
+        return _Loading(sessions, session, problem, not loading)
     _check(handler, sessions, problem)
     return None
-
-
-async def _load_then_check(
-    handler: SessionMixin, sessions: Sessions, session: Session, problem: str | None, *, loading: bool
-) -> None:
-    if loading:
-        await sessions.load(session)
-        if is_handshake(handler.request):
-            await save_for_handshake(sessions, session)
-    if session.failure is not None:
-        meet_outage(session, type(handler).when_store_fails)
-    if has_own_loader(handler) and problem is None:
-        await load_current_user(handler, session)
-    _check(handler, sessions, problem)
 
 
 def _check(handler: SessionMixin, sessions: Sessions, problem: str | None) -> None:
