@@ -15,6 +15,9 @@ BENCH_READY := $(VENV)/.bench-ready
 # What is already in .venv is enough: neither step may reach for the network or build in a fresh environment.
 INSTALL_EYEWALL := $(BIN)/pip install --quiet --no-index --no-deps --no-build-isolation --editable .
 
+# Whole minutes of faults, orders and users: a step of their own, so that `make test` stays short.
+FAULTS := tests/faults tests/soak tests/model/test_interleavings.py
+
 .DEFAULT_GOAL := help
 .PHONY: help demo setup test check lint types imports docs format coverage matrix lock soak faults fuzz bench instructions clean
 
@@ -28,10 +31,10 @@ demo: $(DEMO_READY) ## Run the demonstration (installs only what it needs)
 setup: $(DEV_READY) ## Create .venv with all that tests and checks need
 
 test: $(DEV_READY) ## Run the tests; ARGS="-k cookie" picks some
-	@$(BIN)/pytest -n auto --maxprocesses 8 --dist loadfile --ignore tests/faults $(ARGS)
+	@$(BIN)/pytest -n auto --maxprocesses 8 --dist loadfile $(FAULTS:%=--ignore %) $(ARGS)
 
-faults: $(DEV_READY) ## Kill, freeze, fill and cut real servers, and look whether every promise holds (minutes)
-	@$(BIN)/pytest -n auto --maxprocesses 8 --dist loadfile $(ARGS) tests/faults
+faults: $(DEV_READY) ## Break servers, try all orders of calls, let users loose: does every promise hold? (minutes)
+	@$(BIN)/pytest -n auto --maxprocesses 8 --dist loadfile $(ARGS) $(FAULTS)
 
 check: lint types imports docs ## Lint, types, direction of imports, documentation
 

@@ -5,7 +5,7 @@ Every state on the way is judged as if all processes died there; every end as wh
 *cuts*, one request is cancelled, before or after any of its calls, and what it started to put things right
 goes on in any order, too.
 
-What takes seconds by itself runs with ``make soak``; the rest, a minute altogether, with ``make test``.
+What takes seconds by itself runs with ``make soak``; the rest, a minute altogether, with ``make faults``.
 """
 
 from __future__ import annotations
