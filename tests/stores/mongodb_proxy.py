@@ -37,10 +37,12 @@ async def proxied(url: str, answer: Answer) -> AsyncIterator[str]:
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         back_reader, back_writer = await asyncio.open_connection(address.hostname, address.port)
-        with suppress(OSError, asyncio.IncompleteReadError):
-            await asyncio.gather(_pump(back_reader, writer), _ask(reader, writer, back_writer, answer))
-        back_writer.close()
-        writer.close()
+        try:
+            with suppress(OSError, asyncio.IncompleteReadError):
+                await asyncio.gather(_pump(back_reader, writer), _ask(reader, writer, back_writer, answer))
+        finally:  # also when cancelled: nothing else closes them
+            back_writer.close()
+            writer.close()
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.get_running_loop().create_task(serve(reader, writer))
@@ -54,6 +56,7 @@ async def proxied(url: str, answer: Answer) -> AsyncIterator[str]:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # the sockets close in the event loop's next turn
 
 
 async def _ask(
