@@ -103,6 +103,10 @@ class Changes:
         """Whether somebody has just proved who they are."""
         return self.identity is not None and self.identity.principal is not None
 
+    def signs_out(self) -> bool:
+        """Whether whoever was signed in no longer is."""
+        return self.cleared and self.identity == NOBODY
+
     def may_follow(self, loaded: str | None, gone_on: Payload) -> bool:
         """Whether these changes may move the session on from the ID that another request has given it.
 
@@ -114,7 +118,7 @@ class Changes:
             gone_on: what it holds now.
         """
         whose = gone_on.principal
-        if whose is None or not (self.sign_in() or self.goes_along):
+        if whose is None or not (self.sign_in() or self.signs_out() or self.goes_along):
             return False
         return whose == loaded or (self.identity is not None and whose == self.identity.principal)
 

@@ -44,14 +44,15 @@ class StoreHealth:
         """
         return _Watching(self, patience, reading)
 
-    def admit(self) -> None:
+    def admit(self, *, reading: bool) -> None:
         """Let a call go to the store, or raise StoreUnavailable at once while the store is left alone."""
         if self._failed_reads < FAILED_READS:
             return
         now = monotonic()
         if now < self._ask_at:
             raise StoreUnavailable("the store has just failed several times; it is asked again in a moment")
-        self._ask_at = now + self.left_alone  # this one finds out; if it hangs, another one later
+        if reading:  # others may have nothing to ask, and would use up the one question
+            self._ask_at = now + self.left_alone  # this one finds out; if it hangs, another one later
 
     def answered(self) -> None:
         """Note that the store answers."""
@@ -81,7 +82,7 @@ class _Watching(Deadline):
         self._reading = reading
 
     def __enter__(self) -> None:
-        self._health.admit()
+        self._health.admit(reading=self._reading)
         self._health.deadlines.begin(self, self._patience)
 
     def __exit__(
@@ -89,7 +90,8 @@ class _Watching(Deadline):
     ) -> None:
         expired = self._health.deadlines.end(self, error)
         if error is None and not expired:
-            self._health.answered()
+            if self._reading:  # what saves may have had nothing to ask the store
+                self._health.answered()
         elif isinstance(error, StoreUnavailable | TimeoutError | OSError | asyncio.CancelledError):
             self._fail(error, expired=expired)
 

@@ -60,6 +60,7 @@ class ClusterLink:
         self._known = address.nodes
         self._owners: Owners = []
         self._finding = asyncio.Lock()
+        self._doubted: Place | None = None
 
     async def send(self, *commands: Command) -> list[Reply]:
         """Run ``commands`` in this order; return the reply to each. See :class:`Carrier`."""
@@ -110,13 +111,16 @@ class ClusterLink:
             *_, reply = await self._link(place).send(*words)
             if isinstance(reply, AskError | MovedError):
                 place = _place(reply.host, reply.port, told_by=place)
-                announced = isinstance(reply, AskError)  # only this key is there, the slot not yet
+                announced = not isinstance(reply, MovedError)  # only this key is there, the slot not yet
                 if not announced:
                     owners[slot] = place
+                    if place not in self._known:
+                        self._forget_owners()  # one more, so others may have gone
             elif not isinstance(reply, TryAgainError):
                 break
         if isinstance(reply, ClusterDownError):
-            self._forget_owners()  # that may be true of the part of the cluster it is cut off with
+            self._doubted = place  # that may be true of the part of the cluster it is cut off with
+            self._forget_owners()
         return reply
 
     def _link(self, place: Place) -> Link:
@@ -136,12 +140,24 @@ class ClusterLink:
                 if not self._owners:
                     self._owners = owners = await self._told_by_anyone()
                     self._known = tuple(dict.fromkeys([*self._address.nodes, *_masters_in(owners)]))
+                    await self._leave_those_who_are_gone()
                     return owners
         return self._owners
 
+    async def _leave_those_who_are_gone(self) -> None:
+        gone = [place for place, link in self._links.items() if place not in self._known and link.is_idle()]
+        for link in [self._links.pop(place) for place in gone]:
+            await link.close()
+
     async def _told_by_anyone(self) -> Owners:
-        """Ask all who are known, for some may hang; the first answer counts."""
-        asked = [asyncio.ensure_future(self._told_by(place)) for place in self._known]
+        """Ask all who are known, for some may hang; the first answer counts.
+
+        Not that of a server which has just said that the cluster is down: others may have left it behind.
+        """
+        doubted = self._doubted
+        self._doubted = None
+        others = [place for place in self._known if place != doubted] or [*self._known]
+        asked = [asyncio.ensure_future(self._told_by(place)) for place in others]
         failure = StoreUnavailable("the url of the cluster names no server")
         try:
             for answered in asyncio.as_completed(asked):

@@ -176,6 +176,10 @@ class Link:
             if cursor == b"0":
                 return
 
+    def is_idle(self) -> bool:
+        """Whether nobody waits for it."""
+        return not self._queue and not self._busy
+
     async def close(self) -> None:
         """Fail what is under way and close the connections."""
         for call in self._queue:

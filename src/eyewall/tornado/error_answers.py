@@ -53,6 +53,8 @@ class ErrorAnswers(_Handler):
         """Send the error page, with the status and the ``Retry-After`` that one of our errors calls for."""
         error = kwargs.get("exc_info", (None, None))[1]
         if _is_from_leaving(error, self):
+            if not self._headers_written:
+                self.set_status(status_code)  # it failed all the same: nothing half-done is stored
             self.finish()  # nobody is there to read an error page
             return
         session = session_on(self.request)

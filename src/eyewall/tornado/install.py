@@ -45,31 +45,38 @@ def install(application: Application, manager: Manager) -> None:
     ``Application.get_handler_delegate`` is Tornado's documented seam for it; it is replaced on this one
     application, and no class is touched.
     """
+    uninstall(application)
+    original = application.get_handler_delegate  # perhaps somebody's who counts requests
 
     def get_handler_delegate(
         request: HTTPServerRequest, target_class: type[RequestHandler], *args: Any, **kwargs: Any
     ) -> HTTPMessageDelegate:
-        original = type(application).get_handler_delegate
         if target_class in _NEVER or not getattr(target_class, "uses_session", True):
-            return original(application, request, target_class, *args, **kwargs)
+            return original(request, target_class, *args, **kwargs)
         if begin_cors(manager.cors, request):
-            return original(application, request, PreflightHandler)
+            return original(request, PreflightHandler)
         protected = getattr(target_class, "cross_origin_protection", True)
         if protected and cross_origin_problem(manager, request) is not None:
-            return original(application, request, ErrorHandler, {"status_code": 403})
+            return original(request, ErrorHandler, {"status_code": 403})
         if manager.cors is None and is_harmless(request) and let_wait(manager, request, target_class):
-            return original(application, request, target_class, *args, **kwargs)
+            return original(request, target_class, *args, **kwargs)
         session = attach(manager, request)
-        inner = original(application, request, target_class, *args, **kwargs)
+        inner = original(request, target_class, *args, **kwargs)
         goes_without = getattr(target_class, "when_store_fails", "if-used") == "anonymous"
         return SessionDelegate(manager, request, session, inner, goes_without=goes_without)
 
+    get_handler_delegate.__wrapped__ = original  # type: ignore[attr-defined]  # as functools.wraps has it
     application.__dict__["get_handler_delegate"] = get_handler_delegate
 
 
 def uninstall(application: Application) -> None:
     """Undo :func:`install`."""
-    application.__dict__.pop("get_handler_delegate", None)
+    original = getattr(application.__dict__.get("get_handler_delegate"), "__wrapped__", None)
+    if original is None:
+        return  # not installed, or somebody has put theirs before ours since
+    del application.__dict__["get_handler_delegate"]
+    if original != application.get_handler_delegate:
+        application.__dict__["get_handler_delegate"] = original
 
 
 class SessionDelegate(HTTPMessageDelegate):

@@ -81,9 +81,11 @@ class SessionMixin(SignInMixin, XsrfMixin, ErrorAnswers, CookieMixin):
         """
         _ = self.session
         connection = self.request.connection
-        if not isinstance(connection, CommitBarrier):
+        hold_stream = getattr(connection, "hold_stream", None)  # the barrier's, also behind a CookieWriter
+        if hold_stream is None:
             raise SessionError(f"{type(self).__name__} has no session that could end: use SessionMixin")
-        return connection.hold_stream(self).waiter()
+        ended: asyncio.Future[str | None] = hold_stream(self).waiter()
+        return ended
 
     @property
     def session(self) -> Session:

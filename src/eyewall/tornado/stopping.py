@@ -12,7 +12,7 @@ from tornado.iostream import IOStream
 from tornado.web import Application, RequestHandler
 from tornado.websocket import WebSocketHandler
 
-from eyewall.tornado.sessions import Sessions
+from eyewall.tornado.sessions import SETTING
 
 _POLL: Final = 0.02
 
@@ -80,11 +80,13 @@ class UnderWay:
         self._is_stopping = True
         now = asyncio.get_running_loop().time
         end = now() + patience.total_seconds()
-        sessions = Sessions.serving(self._application)
-        await sessions.drain(patience)
+        sessions = self._application.settings.get(SETTING)
+        if sessions is not None:
+            await sessions.drain(patience)
         while self._requests and now() < end:  # noqa: ASYNC110 - nothing tells that a client has left
             await asyncio.sleep(_POLL)
-        await sessions.drain(timedelta(seconds=max(0.0, end - now())))  # answers that wait for their save
+        if sessions is not None:
+            await sessions.drain(timedelta(seconds=max(0.0, end - now())))  # answers that wait for their save
         while self._is_sending() and now() < end:  # noqa: ASYNC110 - as above
             await asyncio.sleep(_POLL)
 

@@ -30,6 +30,7 @@ class StreamHold:
         self._manager = manager
         self._timer: asyncio.TimerHandle | None = None
         self._watched: Watched | None = None
+        self._waiter: asyncio.Future[str | None] | None = None
         if session.draft.record is not None and not session.draft.in_cookie:
             self._watched = Watched(session, self._end, None, owner)
             manager.watch.add(self._watched)
@@ -47,7 +48,9 @@ class StreamHold:
 
     def waiter(self) -> asyncio.Future[str | None]:
         """A future of one's own: whoever cancels it, as ``wait_for`` does, cancels no other."""
-        return asyncio.shield(self.ended)
+        if self._waiter is None or self._waiter.cancelled():
+            self._waiter = asyncio.shield(self.ended)
+        return self._waiter
 
     def go_away(self) -> None:
         """Ask the handler to finish, because the process stops."""

@@ -97,7 +97,8 @@ class CommitBarrier(HTTPConnection):
             return self._socket
         if self._stream is None:
             self._stream = StreamHold(self._session, self._manager, self._cut_stream, owner)
-            if self._session.closed:
+            stream = getattr(self._inner, "stream", None)
+            if self._session.closed or (stream is not None and stream.closed()):  # nobody would tell again
                 self._stream.done()
             else:
                 self._inner.set_close_callback(partial(self._gone, owner))  # type: ignore[attr-defined]  # as above
@@ -172,6 +173,8 @@ class CommitBarrier(HTTPConnection):
         """
         self._refuse_unsaved("detach()")
         stream = self._inner.detach()  # type: ignore[attr-defined]  # HTTP/1.1 has it
+        if self._stream is not None:
+            self._stream.done()
         if self._socket is not None:
             self._socket.opened()
         return stream
@@ -289,6 +292,8 @@ class CommitBarrier(HTTPConnection):
             if lines:
                 set_our_cookies(headers, lines)
             make_private(headers, no_store=bool(lines) or session.draft.principal is not None)
+        elif session.draft.record is not None and not headers.get_list("Content-Length"):
+            make_private(headers, no_store=False)  # it goes on, and may use the session when this has left
         if start_line.code >= 400:
             add_refusal_headers(headers, start_line.code, session)
         return self._inner.write_headers(start_line, headers, chunk)

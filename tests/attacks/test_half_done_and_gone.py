@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 
 from tornado.iostream import StreamClosedError
+from tornado.web import RequestHandler
 
 from eyewall import SessionMixin
 from tests.tornado.site import serving
-from tornado.web import RequestHandler
 
 
 async def test_a_handler_whose_own_connection_broke_stores_half_its_work_once_its_client_is_gone() -> None:

@@ -18,7 +18,7 @@ def _forged(site: Site) -> dict[str, str]:
 
 
 async def test_a_stranger_reports_a_dead_store_as_back() -> None:
-    """Operators are told that the outage is over, and that it has begun again, as often as a stranger likes."""
+    """Operators hear that the outage is over, and has begun again, as often as a stranger likes."""
     async with serving("mixin", [("/", Page)]) as site:
         await site.sign_on()
         seen: list[Event] = []
@@ -41,3 +41,19 @@ async def test_a_stranger_keeps_a_dead_store_from_being_left_alone() -> None:
             await site.fetch("/")
             await site.fetch("/", headers=_forged(site))
         assert site.store.calls.count("load") <= FAILED_READS + 1
+
+
+async def test_a_stranger_does_not_use_up_the_one_question_that_a_dead_store_is_asked() -> None:
+    """Else the store is back, and whoever sends forged cookies keeps everybody from finding out."""
+    async with serving("mixin", [("/", Page)]) as site:
+        await site.sign_on()
+        health = site.sessions._health
+        site.store.failures["load"] = StoreUnavailable("gone")
+        for _ in range(FAILED_READS):
+            await site.fetch("/")
+        health.left_alone, health._ask_at = 60.0, 0.0
+        site.store.failures.clear()
+        site.store.calls.clear()
+        await site.fetch("/", headers=_forged(site))
+        await site.fetch("/")
+        assert site.store.calls == ["load"]

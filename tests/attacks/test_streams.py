@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-from eyewall import SessionMixin
-from tests.tornado.site import Handler, serving
 from tornado.web import RequestHandler
+
+from eyewall import SessionMixin
+from tests.tornado.site import serving
 
 
 async def test_a_client_that_left_first_keeps_its_stream_waiting_for_ever() -> None:
@@ -67,10 +68,6 @@ async def test_asking_again_and_again_whether_the_session_has_ended_costs_memory
     assert counts[0] < 100
 
 
-class Half(Handler):
-    pass
-
-
 async def test_a_page_that_reads_the_session_after_its_head_has_left_is_not_private() -> None:
     """A shared cache keeps the page of whoever came first, with their name on it."""
 
@@ -84,3 +81,19 @@ async def test_a_page_that_reads_the_session_after_its_head_has_left_is_not_priv
         await site.sign_on(name="Ada")
         answer = await site.fetch("/")
         assert b"Ada" not in answer.body or "private" in answer.headers.get("Cache-Control", "")
+
+
+async def test_a_stream_that_is_handed_over_is_never_let_go() -> None:
+    """Each request leaves something behind that stopping waits for, though its client is long gone."""
+
+    class Tunnel(SessionMixin, RequestHandler):
+        async def get(self) -> None:
+            _ = self.session_ended
+            self.detach().close()
+
+    async with serving("mixin", [("/", Tunnel)]) as site:
+        await site.raw(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        left = len(site.sessions.watch.still_open._open)
+        for one in list(site.sessions.watch.still_open._open):
+            site.sessions.watch.still_open.remove(one)
+        assert left == 0
