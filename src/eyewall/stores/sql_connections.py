@@ -84,6 +84,9 @@ class Pool:
         self._open: WeakSet[Any] = WeakSet()
         self._writer: AbstractAsyncContextManager[Any] = nullcontext()
         self._threads: ThreadPoolExecutor | None = None
+        # Whoever waits for a connection gets the next one. SQLAlchemy's own queue lets newcomers go first, so that
+        # of sixty writers that never rest some would wait until their deadline.
+        self._room = asyncio.Semaphore(size)
         if driver.blocks:
             # SQLite lets one write at a time. Queueing for it here and not inside SQLite keeps connections
             # free for readers, who need not wait for writers, and is fair.
@@ -134,7 +137,8 @@ class Pool:
         return call.outcome
 
     async def _attempt(self, call: Call[T], work: Work[T]) -> T:
-        return await self._off_the_loop(partial(self._connected, call, work))
+        async with self._room:
+            return await self._off_the_loop(partial(self._connected, call, work))
 
     def _off_the_loop(self, function: Callable[[], T]) -> Awaitable[T]:
         if self._threads:
