@@ -84,8 +84,8 @@ class Pool:
         self._open: WeakSet[Any] = WeakSet()
         self._writer: AbstractAsyncContextManager[Any] = nullcontext()
         self._threads: ThreadPoolExecutor | None = None
-        # Whoever waits for a connection gets the next one. SQLAlchemy's own queue lets newcomers go first, so that
-        # of sixty writers that never rest some would wait until their deadline.
+        # Whoever waits for a connection gets the next one. SQLAlchemy's own queue lets newcomers go first: of
+        # sixty writers that never rest some would wait until their deadline.
         self._room = asyncio.Semaphore(size)
         if driver.blocks:
             # SQLite lets one write at a time. Queueing for it here and not inside SQLite keeps connections
