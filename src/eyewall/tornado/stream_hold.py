@@ -47,7 +47,7 @@ class StreamHold:
         self._manager.watch.still_open.remove(self)
 
     def waiter(self) -> asyncio.Future[str | None]:
-        """What handlers await. Who cancels it, as ``wait_for`` does, ends nothing; the next gets a new one."""
+        """What handlers await. To cancel it, as ``wait_for`` does, ends nothing; the next gets a new one."""
         if self._waiter is None or self._waiter.cancelled():
             self._waiter = asyncio.shield(self.ended)
         return self._waiter
