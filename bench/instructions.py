@@ -43,8 +43,8 @@ REFERENCE = "W0, bare Tornado"
 LIBRARIES = ("tornado", "msgspec", "cryptography")
 CALLS = 40
 REPEATS = 3
-"""Each piece is counted so often, and the smallest count holds: now and then one has to pay for memory that the
-interpreter asks the system for, which depends on all that ran before it."""
+"""Each piece is counted so often, and the smallest count holds: now and then one has to pay for memory that
+the interpreter asks the system for, which depends on all that ran before it."""
 
 WARM_UP = 20
 MARK = "getloadavg"
@@ -106,9 +106,7 @@ def _between_marks(profile: Path, names: list[str]) -> dict[str, int]:
     if not all(part.exists() for part in parts):
         raise RuntimeError("callgrind did not write a profile at each mark")
     counts = [_total(part) for part in parts[1::2]]
-    return {
-        name: round(min(counts[REPEATS * i : REPEATS * (i + 1)]) / CALLS) for i, name in enumerate(names)
-    }
+    return {name: round(min(counts[REPEATS * i : REPEATS * (i + 1)]) / CALLS) for i, name in enumerate(names)}
 
 
 def _total(part: Path) -> int:
