@@ -11,7 +11,7 @@ import enum
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Any, Final, Generic, NamedTuple, Self, TypeVar, overload
 
 from eyewall.core.changes import NOBODY, Changes, Identity, identity_of
 from eyewall.core.draft_values import DraftValues, shown
@@ -19,6 +19,7 @@ from eyewall.core.payload import FlashEntry, Payload, empty_payload
 from eyewall.core.record import Device, Record
 
 _FLASH_OVERHEAD: Final = 16
+_T = TypeVar("_T")
 
 
 class CookieAction(enum.Enum):
@@ -50,6 +51,34 @@ class Leaving(NamedTuple):
     everywhere: bool
 
 
+class _Work(Generic[_T]):
+    """A field of a draft that means work for the manager; setting it marks the draft as not idle.
+
+    Nearly no request sets one, and every request asks whether there is work: so it asks for one mark instead
+    of each field, and no field can be forgotten.
+    """
+
+    def __init__(self, nothing: _T) -> None:
+        self._nothing = nothing
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = f"_work_{name}"
+
+    @overload
+    def __get__(self, draft: None, owner: type) -> Self: ...
+    @overload
+    def __get__(self, draft: Draft, owner: type) -> _T: ...
+    def __get__(self, draft: Draft | None, owner: type) -> Self | _T:
+        if draft is None:
+            return self
+        value: _T = getattr(draft, self._name, self._nothing)
+        return value
+
+    def __set__(self, draft: Draft, value: _T) -> None:
+        draft.is_idle = False
+        setattr(draft, self._name, value)
+
+
 class Draft(DraftValues):
     """One request's working copy of a session: its values, who is signed in, its messages, its end.
 
@@ -70,13 +99,13 @@ class Draft(DraftValues):
     whence: Callable[[], Device] | None = None  # tells where the request comes from
     cookie = CookieAction.KEEP
     companions: Mapping[str, str] = MappingProxyType({})  # Set-Cookie lines of cookies beside ours, by name
-    doomed: tuple[Doomed, ...] = ()
-    leaving: tuple[Leaving, ...] = ()
+    doomed = _Work[tuple[Doomed, ...]](())
+    leaving = _Work[tuple[Leaving, ...]](())
     remembered = False  # whether the browser brought a remember token
-    brought_back: bytes | None = None  # digest of the session that a remember token started or joined
+    brought_back = _Work[bytes | None](None)  # digest of the session a remember token started or joined
     issued: object = None  # the remember token that this request has given it
-    remember: bool | None = None  # True: give it a new one; False: end the one it brought
-    renew = False
+    remember = _Work[bool | None](None)  # True: give it a new one; False: end the one it brought
+    renew = _Work[bool](False)  # noqa: FBT003 - the value of a field
     restart = False
     if_refused: Callable[[], None] | None = None  # called when a sign-in is taken back
     now_messages: Sequence[FlashEntry] = ()
@@ -93,15 +122,19 @@ class Draft(DraftValues):
         self.in_cookie = in_cookie
         self.cookie_lines = cookie_lines
         self.https = https
+        self.changes = None
+        self.is_idle = True
         self._values = {}
-        self._seen = {}
 
     # -- who is signed in ---------------------------------------------------------------------------------
 
     @property
     def principal(self) -> str | None:
         """Who is signed in, as this request sees it."""
-        return self.identity.principal
+        changes = self.changes
+        if changes is not None and changes.identity is not None:
+            return changes.identity.principal
+        return self.payload.principal
 
     @property
     def identity(self) -> Identity:
@@ -239,6 +272,8 @@ class Draft(DraftValues):
 
     def has_work(self) -> bool:
         """Whether the answer has to wait for anything (nested changes are not looked at)."""
+        if self.changes is None and self.is_idle:
+            return False  # nearly always
         return self._has_changes() or self.brought_back is not None
 
     def _has_changes(self) -> bool:

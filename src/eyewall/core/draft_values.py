@@ -28,13 +28,14 @@ class DraftValues:
 
     # What most requests never touch is not made for them: these stand for "nothing yet".
     payload: Payload = empty_payload()
-    changes: Changes | None = None
+    changes: Changes | None
+    _seen: dict[str, bytes] | None = None  # the encoded form of the values read that can change in place
     _size = 0
 
     # Set by the draft itself: one is made for each request, and a second __init__ would be a call more.
     max_size: int
+    is_idle: bool
     _values: dict[str, Any]
-    _seen: dict[str, bytes]
 
     # -- reading ------------------------------------------------------------------------------------------
 
@@ -43,7 +44,7 @@ class DraftValues:
         value = self._values.get(key, MISSING)
         if value is not MISSING:
             return value
-        raw = self._encoded(key)
+        raw = self.payload.data.get(key) if self.changes is None else self._encoded(key)
         if raw is None:
             return MISSING
         try:
@@ -69,15 +70,14 @@ class DraftValues:
         known = set(stored)
         yield from [key for key in changes.assigned if key not in known]
 
-    def _encoded(self, key: str) -> bytes | None:
+    def _encoded(self, key: str) -> bytes | msgspec.Raw | None:
         changes = self.changes
         if changes is not None:
             if key in changes.assigned:
                 return changes.assigned[key]
             if changes.cleared or key in changes.deleted:
                 return None
-        raw = self.payload.data.get(key)
-        return None if raw is None else bytes(raw)
+        return self.payload.data.get(key)
 
     # -- changing -----------------------------------------------------------------------------------------
 
@@ -118,21 +118,24 @@ class DraftValues:
 
     # -- watching values that can change in place ---------------------------------------------------------
 
-    def _remember(self, key: str, value: Any, encoded: bytes) -> None:
+    def _remember(self, key: str, value: Any, encoded: bytes | msgspec.Raw) -> None:
         self._values[key] = value
         if type(value) in MUTABLE_TYPES:
-            self._seen[key] = encoded
-        else:
+            if self._seen is None:
+                self._seen = {}
+            self._seen[key] = bytes(encoded)
+        elif self._seen is not None:
             self._seen.pop(key, None)
 
     def _forget(self, key: str) -> None:
         self._values.pop(key, None)
-        self._seen.pop(key, None)
+        if self._seen is not None:
+            self._seen.pop(key, None)
 
     def forget_values(self) -> None:
         """Read everything anew from what is stored."""
         self._values.clear()
-        self._seen.clear()
+        self._seen = None
 
     def notice_nested_changes(self) -> None:
         """Turn changes inside lists, dicts and sets into assignments.
@@ -140,7 +143,7 @@ class DraftValues:
         Raises:
             UnstorableValueError: something that cannot be stored was put inside.
         """
-        if not self._seen:
+        if self._seen is None:
             return  # nearly always
         for key, seen in list(self._seen.items()):
             encoded = self._encoded_again(key, seen)
@@ -203,8 +206,8 @@ def _is_still(value: object, encoded: bytes) -> bool:
         return False
 
 
-def _stored_length(key: str, encoded: bytes) -> int:
-    return len(encoded) + len(key.encode()) + _KEY_OVERHEAD
+def _stored_length(key: str, encoded: bytes | msgspec.Raw) -> int:
+    return memoryview(encoded).nbytes + len(key.encode()) + _KEY_OVERHEAD
 
 
 def shown(key: str) -> str:

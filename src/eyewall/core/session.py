@@ -73,7 +73,8 @@ class Session(SessionUse, MutableMapping[str, Any]):
     # -- the mapping --------------------------------------------------------------------------------------
 
     def __getitem__(self, key: str) -> Any:
-        self._use()
+        if not self.used or self.failure is not None:
+            self._use()
         value = self.draft.read(key)
         if value is MISSING:
             raise KeyError(key)
@@ -114,7 +115,8 @@ class Session(SessionUse, MutableMapping[str, Any]):
 
     def get(self, key: str, default: Any = None) -> Any:
         """Return the value of ``key``, or ``default``."""
-        self._use()
+        if not self.used or self.failure is not None:
+            self._use()
         value = self.draft.read(key)
         return default if value is MISSING else value
 

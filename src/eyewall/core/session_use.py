@@ -67,6 +67,7 @@ class SessionUse:
     # -- for the verbs -------------------------------------------------------------------------------------
 
     def _use(self, *, changing: bool = False) -> None:
+        """Note a use, or refuse it. What only reads may skip this where it was used and has not failed."""
         if self.failure is not None:
             self.used = True
             raise self.failure
