@@ -38,15 +38,16 @@ class Deadlines:
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("a deadline is for work in a task")
-        loop = task.get_loop()
-        if self._loop is not loop:
-            self._loop, self._timer = loop, None  # a timer of another loop is not ours to touch
-            self._waiting = {}
+        if self._timer is None or self._loop is not task.get_loop():
+            self._start(task.get_loop())
         deadline.task, deadline.cancelling, deadline.expired = task, task.cancelling(), False
         deadline.at = monotonic() + seconds
         self._waiting[deadline] = None
-        if self._timer is None:
-            self._timer = loop.call_later(TICK, self._look)
+
+    def _start(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._loop is not loop:
+            self._loop, self._waiting = loop, {}  # a timer of another loop is not ours to touch
+        self._timer = loop.call_later(TICK, self._look)
 
     def end(self, deadline: Deadline, error: BaseException | None) -> bool:
         """Note that the work is over, by ``error`` or by itself; return whether the deadline stopped it.

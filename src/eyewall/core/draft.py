@@ -11,7 +11,7 @@ import enum
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any, Final, Generic, NamedTuple, Self, TypeVar, overload
+from typing import Final, Generic, NamedTuple, Self, TypeVar, overload
 
 from eyewall.core.changes import NOBODY, Changes, Identity, identity_of
 from eyewall.core.draft_values import DraftValues, shown
@@ -105,7 +105,7 @@ class Draft(DraftValues):
     brought_back = _Work[bytes | None](None)  # digest of the session a remember token started or joined
     issued: object = None  # the remember token that this request has given it
     remember = _Work[bool | None](None)  # True: give it a new one; False: end the one it brought
-    renew = _Work[bool](False)  # noqa: FBT003 - the value of a field
+    renew = _Work[bool](False)
     restart = False
     if_refused: Callable[[], None] | None = None  # called when a sign-in is taken back
     now_messages: Sequence[FlashEntry] = ()

@@ -25,7 +25,7 @@ from eyewall.core.saving import Saving
 from eyewall.core.session import Session
 from eyewall.core.store import Clock, SelfCheck, Store, utc_now
 from eyewall.core.store_health import as_store_failure
-from eyewall.core.stored_sessions import SessionMovedError, Stored
+from eyewall.core.stored_sessions import SessionMovedError
 from eyewall.crypto.key_use import KeyUse, Use
 from eyewall.crypto.keyring import KeyRing
 from eyewall.errors import DamagedRecordError, StoreUnavailable
@@ -115,22 +115,23 @@ class Manager(Saving):
             try:
                 with self._health.watching(self._timeout, reading=True):
                     began = monotonic()
-                    found = await self._writer.load(digest)
+                    record = await self.store.load(digest)
                     session.waited = monotonic() - began
+                found = self._writer.opened(record, digest)
             except Exception as error:  # noqa: BLE001 - no error of a store may leave a request unanswered
                 self._note_why_not(session, digest, error)
             else:
-                self._note_found(draft, digest, found)
+                if found is not None:
+                    draft.settle(*found)
+                else:
+                    self._note_unknown(draft, digest)
         if draft.remembered and draft.record is None and session.failure is None and draft.moved_from is None:
             await self._bring_back(session)
 
-    def _note_found(self, draft: Draft, digest: bytes, found: Stored | None) -> None:
-        if found is not None:
-            draft.settle(*found)
-        else:
-            # Never adopt the ID: what this visitor stores gets an ID of ours (ASVS 7.2.4, fixation).
-            draft.session_id = None
-            self.events.emit(EventKind.UNKNOWN_ID, digest=digest)
+    def _note_unknown(self, draft: Draft, digest: bytes) -> None:
+        # Never adopt the ID: what this visitor stores gets an ID of ours (ASVS 7.2.4, fixation).
+        draft.session_id = None
+        self.events.emit(EventKind.UNKNOWN_ID, digest=digest)
 
     def _note_why_not(self, session: Session, digest: bytes, error: Exception) -> None:
         if isinstance(error, DamagedRecordError):
@@ -140,7 +141,7 @@ class Manager(Saving):
         else:
             self._note_failure(session, error)
             return
-        self._note_found(session.draft, digest, None)
+        self._note_unknown(session.draft, digest)
 
     def _note_failure(self, session: Session, error: Exception) -> None:
         """Let the session's first use fail: the store has."""

@@ -26,6 +26,8 @@ class StoreHealth:
 
     def __init__(self, events: EventStream) -> None:
         self._events = events
+        self.is_failing = False
+        """Whether its last answer was a failure. Nearly never, so nothing else is asked before each call."""
         self._is_up = True
         self._failed_reads = 0
         self._ask_at = 0.0
@@ -56,6 +58,7 @@ class StoreHealth:
 
     def answered(self) -> None:
         """Note that the store answers."""
+        self.is_failing = False
         self._failed_reads = 0
         if not self._is_up:
             self._is_up = True
@@ -63,6 +66,7 @@ class StoreHealth:
 
     def failed(self, error: StoreUnavailable, *, reading: bool) -> None:
         """Note that the store did not answer."""
+        self.is_failing = True
         if reading:  # one that is full reads all the same, and must go on doing so
             self._failed_reads += 1
             self._ask_at = monotonic() + self.left_alone
@@ -82,16 +86,19 @@ class _Watching(Deadline):
         self._reading = reading
 
     def __enter__(self) -> None:
-        self._health.admit(reading=self._reading)
-        self._health.deadlines.begin(self, self._patience)
+        health = self._health
+        if health.is_failing:
+            health.admit(reading=self._reading)
+        health.deadlines.begin(self, self._patience)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: object
     ) -> None:
-        expired = self._health.deadlines.end(self, error)
+        health = self._health
+        expired = health.deadlines.end(self, error)
         if error is None and not expired:
-            if self._reading:  # what saves may have had nothing to ask the store
-                self._health.answered()
+            if health.is_failing and self._reading:  # what saves may have had nothing to ask the store
+                health.answered()
         elif isinstance(error, StoreUnavailable | TimeoutError | OSError | asyncio.CancelledError):
             self._fail(error, expired=expired)
 

@@ -84,7 +84,10 @@ class StoredSessions:
             DamagedRecordError: there is a record, but it is not what was written under this digest.
             SessionMovedError: the session has another ID by now.
         """
-        record = await self._store.load(digest)
+        return self.opened(await self._store.load(digest), digest)
+
+    def opened(self, record: Record | None, digest: bytes) -> Stored | None:
+        """Return what the store has answered for ``digest``, checked and decoded; as :meth:`load`."""
         if record is None or not self._timeouts.is_live(record, self._clock()):
             return None
         if record.successor is not None:

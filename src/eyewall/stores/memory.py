@@ -86,9 +86,11 @@ class MemoryStore:
 
     async def load(self, digest: bytes) -> Record | None:
         """See :meth:`eyewall.core.store.Store.load`."""
-        record = self._live(digest)
-        if record is not None:
-            self._shelf(record).move_to_end(digest)
+        shelf = self._anonymous if digest in self._anonymous else self._signed_in
+        record = shelf.get(digest)
+        if record is None or record.expires_at <= self._clock():
+            return None
+        shelf.move_to_end(digest)
         return record
 
     async def replace(self, record: Record, *, version: int) -> bool:
