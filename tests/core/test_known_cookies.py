@@ -37,7 +37,7 @@ class Reader:
         return draft.session_id
 
     @property
-    def known(self) -> dict[str, str]:
+    def known(self) -> dict[str, tuple[str, bool]]:
         """What is remembered."""
         return self.cookie._known
 

@@ -9,7 +9,7 @@ from typing import Any
 from eyewall.core.draft import CookieAction
 from eyewall.core.events import Event
 from eyewall.core.manager import Manager
-from eyewall.core.record import Record
+from eyewall.core.record import Device, Record
 from eyewall.core.session import Session
 from eyewall.crypto.keyring import KeyRing
 from eyewall.settings import Settings
@@ -17,6 +17,18 @@ from eyewall.stores.memory import MemoryStore
 from eyewall.testing.clock import ManualClock
 
 SECRET = "Zq0w-3Yt9mJ4vB7xK1nR5sU8dF2gH6lPaScVeXi"
+
+
+class Prefetch:
+    """A request whose answer nobody sees for now."""
+
+    def device(self) -> Device:
+        """Return an unknown one."""
+        return Device()
+
+    def shows_a_page(self) -> bool:
+        """Return that it does not."""
+        return False
 
 
 @dataclass
@@ -28,7 +40,8 @@ class Browser:
 
     async def open(self, *, consuming: bool = True) -> Session:
         """Begin a request."""
-        session = self.manager.open([self.cookie] if self.cookie else [], https=True, consuming=consuming)
+        lines = [self.cookie] if self.cookie else []
+        session = self.manager.open(lines, https=True, whence=None if consuming else Prefetch())
         await self.manager.load(session)
         return session
 

@@ -26,6 +26,7 @@ class BrowserCookie(Protocol):
     """Reads a session out of a request's cookies, and says what the response must set."""
 
     name: str
+    token_name: str | None
 
     def read(self, lines: Sequence[str], draft: Draft) -> EventKind | None:
         """Note in ``draft`` what the ``Cookie`` header lines say; return what was wrong with them, if so."""
@@ -50,8 +51,10 @@ class IdCookie:
     def __init__(self, settings: Settings, keyring: KeyRing, *, https: bool) -> None:
         self._attributes = cookie_attributes(settings, https=https)
         self._signer = SessionCookieSigner(keyring)
-        self._known: dict[str, str] = {}
+        self._known: dict[str, tuple[str, bool]] = {}
         self.name = self._attributes.name
+        self.token_name: str | None = None
+        """Name of the remember token's cookie, where there are remember tokens."""
 
     def read(self, lines: Sequence[str], draft: Draft) -> EventKind | None:
         """Note the session ID, if exactly one of the values was signed by us for this cookie.
@@ -60,17 +63,21 @@ class IdCookie:
         order of duplicates means nothing). Neither is used then.
         """
         if len(lines) == 1 and (known := self._known.get(lines[0])) is not None:
-            draft.brought_cookie, draft.session_id = True, known
+            draft.brought_cookie = True
+            draft.session_id, draft.remembered = known
             return None
+        if self.token_name is not None:
+            draft.remembered = self.token_name in "\n".join(lines)
         values = cookie_values(lines, self.name)
         if not values:
             return None
         draft.brought_cookie = True
         if len(values) == 1:
-            draft.session_id = self._signer.read(self.name, values[0])
-            if draft.session_id is None:
+            session_id = self._signer.read(self.name, values[0])
+            if session_id is None:
                 return EventKind.FORGED_ID
-            self._remember(lines, values[0], draft.session_id)
+            draft.session_id = session_id
+            self._remember(lines, values[0], (session_id, draft.remembered))
             return None
         found = {i for value in set(values) if (i := self._signer.read(self.name, value)) is not None}
         if len(found) == 1:
@@ -78,12 +85,12 @@ class IdCookie:
             return None
         return EventKind.AMBIGUOUS_COOKIE if found else EventKind.FORGED_ID
 
-    def _remember(self, lines: Sequence[str], value: str, session_id: str) -> None:
+    def _remember(self, lines: Sequence[str], value: str, found: tuple[str, bool]) -> None:
         if len(lines) > 1 or len(lines[0]) > LONGEST_KNOWN or not self._signer.is_current(value):
             return  # uses of a retired key are counted one by one
         if len(self._known) >= MOST_KNOWN:
             self._known.clear()
-        self._known[lines[0]] = session_id
+        self._known[lines[0]] = found
 
     def lines(self, draft: Draft) -> list[str]:
         """Set the cookie to the draft's session ID, delete it, or leave it."""

@@ -11,7 +11,7 @@ import enum
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Final, Generic, NamedTuple, Self, TypeVar, overload
+from typing import Final, Generic, NamedTuple, Protocol, Self, TypeVar, overload
 
 from eyewall.core.changes import NOBODY, Changes, Identity, identity_of
 from eyewall.core.draft_values import DraftValues, shown
@@ -79,6 +79,19 @@ class _Work(Generic[_T]):
         setattr(draft, self._name, value)
 
 
+class Whence(Protocol):
+    """Tells about the request behind a draft; asked only where it matters, which is seldom."""
+
+    def device(self) -> Device:
+        """Return where the request comes from."""
+
+    def shows_a_page(self) -> bool:
+        """Return whether a person will see the answer, so that flash messages it reads are used up.
+
+        Not for HEAD and prefetches.
+        """
+
+
 class Draft(DraftValues):
     """One request's working copy of a session: its values, who is signed in, its messages, its end.
 
@@ -87,6 +100,7 @@ class Draft(DraftValues):
         in_cookie: whether the session lives in its own cookie.
         cookie_lines: the request's ``Cookie`` header lines.
         https: whether the browser's connection is encrypted.
+        whence: tells about the request, where there is one.
     """
 
     # What most requests never touch is not made for them: these stand for "nothing yet".
@@ -96,7 +110,6 @@ class Draft(DraftValues):
     moved_from: bytes | None = None
     life: object = "the first"  # another one after destroy(): saves under way must not bring this one back
     names_sent: Sequence[str] = ()
-    whence: Callable[[], Device] | None = None  # tells where the request comes from
     cookie = CookieAction.KEEP
     companions: Mapping[str, str] = MappingProxyType({})  # Set-Cookie lines of cookies beside ours, by name
     doomed = _Work[tuple[Doomed, ...]](())
@@ -117,11 +130,13 @@ class Draft(DraftValues):
         in_cookie: bool = False,
         cookie_lines: Sequence[str] = (),
         https: bool = False,
+        whence: Whence | None = None,
     ) -> None:
         self.max_size = max_size
         self.in_cookie = in_cookie
         self.cookie_lines = cookie_lines
         self.https = https
+        self.whence = whence
         self.changes = None
         self.is_idle = True
         self._values = {}

@@ -17,7 +17,7 @@ from eyewall.core.browser_cookie import BrowserCookie, IdCookie
 from eyewall.core.cookie_jar import CookieFormats
 from eyewall.core.cors import CorsPolicy
 from eyewall.core.csrf_token import CsrfTokens
-from eyewall.core.draft import Draft
+from eyewall.core.draft import Draft, Whence
 from eyewall.core.events import EventKind
 from eyewall.core.ids import digest_of
 from eyewall.core.opening import encrypted_store
@@ -58,6 +58,7 @@ class Manager(Saving):
         self._cookies: dict[bool, BrowserCookie] = {}
         self._key_use = KeyUse((), clock)
         self._in_cookie = settings.backend == "cookie"
+        self._max_size = settings.max_size
         self._given_store = store
 
     def use_keyring(self, keyring: KeyRing) -> None:
@@ -83,25 +84,22 @@ class Manager(Saving):
 
     # -- opening ------------------------------------------------------------------------------------------
 
-    def open(
-        self, cookie_lines: Sequence[str], *, https: bool, consuming: bool | Callable[[], bool] = True
-    ) -> Session:
+    def open(self, cookie_lines: Sequence[str], *, https: bool, whence: Whence | None = None) -> Session:
         """Return the session of a request, not loaded yet.
 
         Args:
             cookie_lines: the request's ``Cookie`` header lines.
             https: whether the browser's connection is encrypted.
-            consuming: whether this request shows a page to the user, so that flash messages it reads are
-                used up (not for HEAD and prefetches); or what tells, asked when one is read.
+            whence: tells about the request; without it, a page is shown by nobody in particular.
         """
         draft = Draft(
-            self.settings.max_size, in_cookie=self._in_cookie, cookie_lines=cookie_lines, https=https
+            self._max_size, in_cookie=self._in_cookie, cookie_lines=cookie_lines, https=https, whence=whence
         )
         if cookie_lines:
             problem = self._cookies[https].read(cookie_lines, draft)
             if problem is not None:
                 self.events.emit(problem)
-        return Session(self, draft, consuming=consuming)
+        return Session(self, draft)
 
     async def load(self, session: Session) -> None:
         """Load the session that the cookie named, else bring back who is remembered. Never raises.

@@ -344,4 +344,4 @@ class Saving:
 
 def _device_of(draft: Draft, changes: Changes) -> Device | None:
     """Return where somebody signs in; whoever merely stores something is not looked at."""
-    return draft.whence() if changes.sign_in() and draft.whence is not None else None
+    return draft.whence.device() if changes.sign_in() and draft.whence is not None else None

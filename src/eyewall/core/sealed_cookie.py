@@ -47,6 +47,7 @@ class SealedCookie:
         self._timeouts = Timeouts(settings.ttl, settings.absolute_ttl)
         self._clock = clock
         self.name = attributes.name
+        self.token_name: str | None = None  # nobody can be remembered without a store
 
     def read(self, lines: Sequence[str], draft: Draft) -> EventKind | None:
         """Take the record out of the cookies, if it is ours, whole and live."""

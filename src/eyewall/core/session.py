@@ -64,10 +64,9 @@ class Session(SessionUse, MutableMapping[str, Any]):
 
     _flash: Flash | None = None
 
-    def __init__(self, keeper: Keeper, draft: Draft, *, consuming: bool | Callable[[], bool] = True) -> None:
+    def __init__(self, keeper: Keeper, draft: Draft) -> None:
         """Made by the manager, never by applications."""
         self._keeper = keeper
-        self._consuming = consuming
         self.draft = draft
 
     # -- the mapping --------------------------------------------------------------------------------------
@@ -160,7 +159,7 @@ class Session(SessionUse, MutableMapping[str, Any]):
     def flash(self) -> Flash:
         """Messages that are read once: ``flash(key, value)`` writes, ``flash(key)`` reads."""
         if self._flash is None:
-            consuming = self._consuming if isinstance(self._consuming, bool) else self._consuming()
+            consuming = self.draft.whence is None or self.draft.whence.shows_a_page()
             self._flash = Flash(self.draft, self._use_flash, self._take_flash, consuming=consuming)
         return self._flash
 

@@ -8,7 +8,7 @@ and carried out here when the request is saved. What is asked for from outside t
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Final
@@ -60,18 +60,10 @@ class SignInManager(RevokingManager):
         self._token_cookies = {
             https: companion_attributes(self.settings, "remember", https=https) for https in (True, False)
         }
+        for https, cookie in self._cookies.items():
+            cookie.token_name = self._token_cookies[https].name
 
     # -- coming back by a remember token ------------------------------------------------------------------
-
-    def open(
-        self, cookie_lines: Sequence[str], *, https: bool, consuming: bool | Callable[[], bool] = True
-    ) -> Session:
-        """Return the session of a request, not loaded yet; notes whether a remember token came along."""
-        session = super().open(cookie_lines, https=https, consuming=consuming)
-        if cookie_lines and self._tokens is not None:
-            name = self._token_cookies[https].name
-            session.draft.remembered = name in "\n".join(cookie_lines)
-        return session
 
     async def _bring_back(self, session: Session) -> None:
         """When there is no session (any more), a remember token may bring its owner back. Never raises."""
@@ -122,7 +114,7 @@ class SignInManager(RevokingManager):
 
     async def _started_or_joined(self, draft: Draft, found: Redeemed) -> bool:
         identity = Identity(found.principal, None, found.device_id, REMEMBERED)
-        device = None if draft.whence is None else draft.whence()
+        device = None if draft.whence is None else draft.whence.device()
         async with self._admitted(identity, own=digest_of(found.session_id)):
             step = Changes(identity=identity).apply_to
             issued = await self._writer.create_as(found.session_id, step, device)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Final, Literal
 from weakref import ref
 
@@ -29,13 +28,9 @@ def attach(manager: Manager, request: HTTPServerRequest) -> Session:
     connection = request.connection
     if connection is None:
         raise SessionError("a request without a connection cannot be answered, and so has no session")
-    https = request.protocol == "https"
-    # Weak, because the request has the session: else every request would be left to the collector of cycles.
-    weak = ref(request)
     session = manager.open(
-        request.headers.get_list("Cookie"), https=https, consuming=partial(_shows_a_page, weak)
+        request.headers.get_list("Cookie"), https=request.protocol == "https", whence=_Asked(request)
     )
-    session.draft.whence = partial(_device_of, weak)
     request.connection = CommitBarrier(connection, session, manager)
     request.session = session  # type: ignore[attr-defined]  # the chapter's name for it; requests are open
     return session
@@ -112,12 +107,28 @@ def cross_origin_problem(
     return refusal
 
 
-def _device_of(weak: ref[HTTPServerRequest]) -> Device:
-    request = weak()
-    if request is None:
-        return Device()
-    agent = request.headers.get("User-Agent", "")
-    return Device(user_agent=agent[:_LONGEST_AGENT], address=str(request.remote_ip or "")[:_LONGEST_ADDRESS])
+class _Asked:
+    """What a session may want to know of its request."""
+
+    __slots__ = ("_request",)
+
+    def __init__(self, request: HTTPServerRequest) -> None:
+        # Weak, because the request has the session: else each would be left to the collector of cycles.
+        self._request = ref(request)
+
+    def device(self) -> Device:
+        request = self._request()
+        if request is None:
+            return Device()
+        agent, address = request.headers.get("User-Agent", ""), str(request.remote_ip or "")
+        return Device(user_agent=agent[:_LONGEST_AGENT], address=address[:_LONGEST_ADDRESS])
+
+    def shows_a_page(self) -> bool:
+        request = self._request()
+        if request is None or request.method == "HEAD":
+            return False
+        purpose = request.headers.get("Sec-Purpose") or request.headers.get("Purpose") or ""
+        return "prefetch" not in purpose.lower()
 
 
 def is_handshake(request: HTTPServerRequest) -> bool:
@@ -125,11 +136,3 @@ def is_handshake(request: HTTPServerRequest) -> bool:
     headers = request.headers
     # Nearly no request has the header, and get() of one that is not there costs three times as much.
     return bool(headers.get_list("Upgrade")) and headers["Upgrade"].lower() == "websocket"
-
-
-def _shows_a_page(weak: ref[HTTPServerRequest]) -> bool:
-    request = weak()
-    if request is None or request.method == "HEAD":
-        return False
-    purpose = request.headers.get("Sec-Purpose") or request.headers.get("Purpose") or ""
-    return "prefetch" not in purpose.lower()

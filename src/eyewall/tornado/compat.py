@@ -17,7 +17,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any, Final, Protocol
 
@@ -25,7 +25,7 @@ from tornado.web import Application
 
 from eyewall.core.changes import Changes, Identity
 from eyewall.core.cookie import CookieAttributes, cookie_values
-from eyewall.core.draft import CookieAction, Draft
+from eyewall.core.draft import CookieAction, Draft, Whence
 from eyewall.core.events import EventKind
 from eyewall.core.ids import digest_of
 from eyewall.core.session import MAX_PRINCIPAL_BYTES, Session
@@ -141,11 +141,9 @@ class AuthSessions(Sessions):
         super().use_keyring(keyring)
         self._successors = Signer(keyring, "session taken over from tornado-auth-sessions")
 
-    def open(
-        self, cookie_lines: Sequence[str], *, https: bool, consuming: bool | Callable[[], bool] = True
-    ) -> Session:
+    def open(self, cookie_lines: Sequence[str], *, https: bool, whence: Whence | None = None) -> Session:
         """Return the session; where there is no cookie of ours, the one an old cookie leads to."""
-        session = super().open(cookie_lines, https=https, consuming=consuming)
+        session = super().open(cookie_lines, https=https, whence=whence)
         if session.draft.session_id is None:
             old_id = self._old_id_in(cookie_lines)
             session.draft.session_id = None if old_id is None else self._successor_of(old_id)
@@ -203,7 +201,7 @@ class AuthSessions(Sessions):
             await self.save(session)
             return
         session_id = self._successor_of(old_id)
-        device = None if draft.whence is None else draft.whence()
+        device = None if draft.whence is None else draft.whence.device()
         try:
             async with self._health.watching(self._timeout), self._admitted(identity, digest_of(session_id)):
                 issued = await self._writer.create_as(session_id, Changes(identity=identity).apply_to, device)

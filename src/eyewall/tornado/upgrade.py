@@ -22,7 +22,7 @@ from typing import Any
 from tornado.web import Application
 
 from eyewall.core.cookie import CookieAttributes, cookie_values
-from eyewall.core.draft import Draft
+from eyewall.core.draft import Draft, Whence
 from eyewall.core.events import logger
 from eyewall.core.session import Keeper, Session
 from eyewall.errors import ConfigurationError
@@ -93,15 +93,13 @@ class UpgradingSessions(Sessions):
         self._values = TornadoValues(application, self.clock, max_age=self._old.max_age)
         super().bind(application)
 
-    def open(
-        self, cookie_lines: Sequence[str], *, https: bool, consuming: bool | Callable[[], bool] = True
-    ) -> Session:
+    def open(self, cookie_lines: Sequence[str], *, https: bool, whence: Whence | None = None) -> Session:
         """Return the session, signed in by the old cookie if there is nothing to load first."""
-        session = super().open(cookie_lines, https=https, consuming=consuming)
+        session = super().open(cookie_lines, https=https, whence=whence)
         principal = self._principal_in(cookie_lines)
         if principal is None:
             return session
-        session = _Upgradable(self, session.draft, principal, consuming=consuming)
+        session = _Upgradable(self, session.draft, principal)
         if session.draft.session_id is None:
             session.upgrade()
         return session
@@ -145,10 +143,8 @@ class _Upgradable(Session):
 
     __slots__ = ("_old_principal", "ended")
 
-    def __init__(
-        self, keeper: Keeper, draft: Draft, principal: str, *, consuming: bool | Callable[[], bool]
-    ) -> None:
-        super().__init__(keeper, draft, consuming=consuming)
+    def __init__(self, keeper: Keeper, draft: Draft, principal: str) -> None:
+        super().__init__(keeper, draft)
         self._old_principal = principal
         self.ended = False
 
