@@ -114,7 +114,8 @@ class CsrfTokens:
 
         To be called when the session is stored and the cookies of the response are about to be rendered.
         """
-        if draft.record is not None and draft.record.principal is not None:
+        record = draft.record
+        if record is not None and record.principal is not None:
             self._pre_sessions.end(draft)
 
 
@@ -151,9 +152,10 @@ class PreSessions:
     def end(self, draft: Draft) -> None:
         """Let the response delete the cookie, if the browser has one."""
         cookie = self._cookies[draft.https]
-        draft.send_along(cookie.name, None)
         if cookie_values(draft.cookie_lines, cookie.name):
             draft.send_along(cookie.name, cookie.delete())
+        elif draft.companions:
+            draft.send_along(cookie.name, None)
 
     def _live(self, draft: Draft) -> list[bytes]:
         """Return the numbers in the one cookie that is ours, newest first, without those that are too old.

@@ -17,7 +17,7 @@ from eyewall.core.browser_cookie import BrowserCookie, IdCookie
 from eyewall.core.cookie_jar import CookieFormats
 from eyewall.core.cors import CorsPolicy
 from eyewall.core.csrf_token import CsrfTokens
-from eyewall.core.draft import Draft, Whence
+from eyewall.core.draft import CookieAction, Draft, Whence
 from eyewall.core.events import EventKind
 from eyewall.core.ids import digest_of
 from eyewall.core.opening import encrypted_store
@@ -160,6 +160,8 @@ class Manager(Saving):
         """Return the ``Set-Cookie`` lines that the response needs, those of companion cookies too."""
         draft = session.draft
         self.csrf_tokens.end_pre_session(draft)
+        if draft.cookie is CookieAction.KEEP and not draft.companions:
+            return []  # nearly always
         return [*self._cookies[https].lines(draft), *draft.companions.values()]
 
     def _cookie_lines(self, draft: Draft) -> list[str]:

@@ -23,14 +23,19 @@ _LONGEST_AGENT: Final = 512
 _LONGEST_ADDRESS: Final = 64
 
 
-def attach(manager: Manager, request: HTTPServerRequest) -> Session:
-    """Give ``request`` its session, not loaded yet, and put the barrier before its connection."""
+def attach(manager: Manager, request: HTTPServerRequest, cookie_lines: list[str] | None = None) -> Session:
+    """Give ``request`` its session, not loaded yet, and put the barrier before its connection.
+
+    Args:
+        manager: makes the session.
+        request: not answered yet.
+        cookie_lines: its ``Cookie`` header lines, where the caller has looked them up already.
+    """
     connection = request.connection
     if connection is None:
         raise SessionError("a request without a connection cannot be answered, and so has no session")
-    session = manager.open(
-        request.headers.get_list("Cookie"), https=request.protocol == "https", whence=_Asked(request)
-    )
+    lines = request.headers.get_list("Cookie") if cookie_lines is None else cookie_lines
+    session = manager.open(lines, https=request.protocol == "https", whence=_Asked(request))
     request.connection = CommitBarrier(connection, session, manager)
     request.session = session  # type: ignore[attr-defined]  # the chapter's name for it; requests are open
     return session

@@ -58,9 +58,11 @@ def install(application: Application, manager: Manager) -> None:
         protected = getattr(target_class, "cross_origin_protection", True)
         if protected and cross_origin_problem(manager, request) is not None:
             return original(request, ErrorHandler, {"status_code": 403})
-        if manager.cors is None and is_harmless(request) and let_wait(manager, request, target_class):
+        lines = request.headers.get_list("Cookie")
+        can_wait = not lines and manager.cors is None and is_harmless(request)
+        if can_wait and let_wait(manager, request, target_class):
             return original(request, target_class, *args, **kwargs)
-        session = attach(manager, request)
+        session = attach(manager, request, lines)
         inner = original(request, target_class, *args, **kwargs)
         goes_without = getattr(target_class, "when_store_fails", "if-used") == "anonymous"
         return SessionDelegate(manager, request, session, inner, goes_without=goes_without)

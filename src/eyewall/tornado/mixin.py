@@ -136,16 +136,17 @@ async def _execute_after(
     """Await the session, then let Tornado go on. What goes wrong is the handler's own error page."""
     try:
         if loading is not None:
-            sessions, session, problem, is_loaded = loading
+            sessions, session, is_loaded, is_harmless_request, problem = loading
             if not is_loaded:
                 await sessions.load(session)
-                if is_handshake(handler.request):
+                if not is_harmless_request and is_handshake(handler.request):
                     await save_for_handshake(sessions, session)
             if session.failure is not None:
                 meet_outage(session, type(handler).when_store_fails)
             if has_own_loader(handler) and problem is None:
                 await load_current_user(handler, session)
-            _check(handler, sessions, problem)
+            if not is_harmless_request:
+                _check(handler, sessions, problem)
     except Exception as error:  # noqa: BLE001 - as in _execute
         _instead_of_prepare(handler, error)
     except BaseException:
@@ -162,27 +163,31 @@ class _Loading(NamedTuple):
 
     sessions: Sessions
     session: Session
-    problem: str | None
     is_loaded: bool
+    is_harmless: bool
+    problem: str | None
 
 
 def _begin(handler: SessionMixin) -> _Loading | None:
     """Give the request its session; return what has to be awaited before the handler starts, if anything."""
     sessions, request = Sessions.serving(handler.application), handler.request
-    harmless = is_harmless(request)
     if has_waiting_session(request):  # install() has put it off already
         return None
-    if harmless and sessions.cors is None and let_wait(sessions, request, type(handler)):
+    lines = request.headers.get_list("Cookie")
+    harmless = is_harmless(request)
+    if not lines and harmless and sessions.cors is None and let_wait(sessions, request, type(handler)):
         return None
     session, loading = session_on(request), False
     if session is None:
         if sessions.cors is not None and begin_cors(sessions.cors, request):
             prepare_by(handler, partial(answer_preflight, handler))
             return None
-        session = attach(sessions, request)
+        session = attach(sessions, request, lines)
         loading = not is_settled(session) or (not harmless and is_handshake(request))
         _guard_what_streams(handler)
-    if harmless and not loading and not has_own_loader(handler):
+    if harmless:
+        if loading or has_own_loader(handler):
+            return _Loading(sessions, session, not loading, True, None)
         return None
     problem = None
     if type(handler).cross_origin_protection:
@@ -190,7 +195,7 @@ def _begin(handler: SessionMixin) -> _Loading | None:
     if problem is not None:
         session.draft.remembered = False  # another site's request must not use the token up
     if loading or has_own_loader(handler):
-        return _Loading(sessions, session, problem, not loading)
+        return _Loading(sessions, session, not loading, False, problem)
     _check(handler, sessions, problem)
     return None
 

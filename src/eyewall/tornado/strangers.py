@@ -54,12 +54,11 @@ def let_wait(manager: Manager, request: HTTPServerRequest, target: type) -> bool
 
     Args:
         manager: makes it then.
-        request: only asks for a page: no other site may cause others unnoticed.
+        request: brings no cookie, and only asks for a page: no other site may cause others unnoticed.
         target: the handler's class. One that takes its body in pieces needs the session from the start.
     """
     if (
-        request.headers.get_list("Cookie")
-        or type(request.connection) is not HTTP1Connection  # another one may not tell how far the answer is
+        type(request.connection) is not HTTP1Connection  # another one may not tell how far the answer is
         or type(request) is not HTTPServerRequest
         or getattr(target, "_stream_request_body", False)
     ):

@@ -183,9 +183,9 @@ class CommitBarrier(HTTPConnection):
 
     def _must_hold(self, *, touching: bool = False) -> bool:
         """Whether what comes next must wait. Asked of a session that was used: no other is ever saved."""
-        session = self._session
         if self._held is not None or self._given_up:
             return True
+        session = self._session
         if session.status < 200:
             return False
         try:
