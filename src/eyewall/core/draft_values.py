@@ -29,7 +29,7 @@ class DraftValues:
     # What most requests never touch is not made for them: these stand for "nothing yet".
     payload: Payload = empty_payload()
     changes: Changes | None
-    _seen: dict[str, bytes] | None = None  # the encoded form of the values read that can change in place
+    seen: dict[str, bytes] | None = None  # the encoded form of the values read that can change in place
     _size = 0
 
     # Set by the draft itself: one is made for each request, and a second __init__ would be a call more.
@@ -52,7 +52,9 @@ class DraftValues:
         except DamagedRecordError:
             # The payload's checksum held, so someone with access to the store wrote this on purpose.
             return MISSING
-        self._remember(key, value, raw)
+        self._values[key] = value
+        if type(value) in MUTABLE_TYPES:
+            self._look_at(key, raw)
         return value
 
     def has(self, key: str) -> bool:
@@ -121,21 +123,24 @@ class DraftValues:
     def _remember(self, key: str, value: Any, encoded: bytes | msgspec.Raw) -> None:
         self._values[key] = value
         if type(value) in MUTABLE_TYPES:
-            if self._seen is None:
-                self._seen = {}
-            self._seen[key] = bytes(encoded)
-        elif self._seen is not None:
-            self._seen.pop(key, None)
+            self._look_at(key, encoded)
+        elif self.seen is not None:
+            self.seen.pop(key, None)
+
+    def _look_at(self, key: str, encoded: bytes | msgspec.Raw) -> None:
+        if self.seen is None:
+            self.seen = {}
+        self.seen[key] = bytes(encoded)
 
     def _forget(self, key: str) -> None:
         self._values.pop(key, None)
-        if self._seen is not None:
-            self._seen.pop(key, None)
+        if self.seen is not None:
+            self.seen.pop(key, None)
 
     def forget_values(self) -> None:
         """Read everything anew from what is stored."""
         self._values.clear()
-        self._seen = None
+        self.seen = None
 
     def notice_nested_changes(self) -> None:
         """Turn changes inside lists, dicts and sets into assignments.
@@ -143,14 +148,14 @@ class DraftValues:
         Raises:
             UnstorableValueError: something that cannot be stored was put inside.
         """
-        if self._seen is None:
+        if self.seen is None:
             return  # nearly always
-        for key, seen in list(self._seen.items()):
+        for key, seen in list(self.seen.items()):
             encoded = self._encoded_again(key, seen)
             if encoded != seen:
                 self._size += len(encoded) - self._length(key)
                 self._record_assignment(key, encoded)
-                self._seen[key] = encoded
+                self.seen[key] = encoded
 
     def _encoded_again(self, key: str, seen: bytes) -> bytes:
         try:

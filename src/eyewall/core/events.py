@@ -99,14 +99,36 @@ class Event:
     principal: str | None = None
 
 
+class _Logged:
+    """What the log has been told of one kind of event."""
+
+    __slots__ = ("at", "held_back", "level")
+
+    def __init__(self, kind: EventKind) -> None:
+        self.level = _LEVELS.get(kind, logging.DEBUG)
+        self.at: deque[datetime] = deque(maxlen=_AT_ONCE.get(kind, 1))
+        self.held_back = 0
+
+    def may_tell(self, now: datetime) -> bool:
+        """Whether one more line may be logged ``now``; notes the answer."""
+        if self.level == logging.DEBUG:
+            return logger.isEnabledFor(logging.DEBUG)
+        if len(self.at) == self.at.maxlen and now - self.at[0] < _QUIET:
+            self.held_back += 1
+            return False
+        if not logger.isEnabledFor(self.level):
+            return False
+        self.at.append(now)
+        return True
+
+
 class EventStream:
     """Tells callbacks of every event and the log of some."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._callbacks: list[Callable[[Event], None]] = []
-        self._logged: dict[EventKind, deque[datetime]] = {}
-        self._held_back: dict[EventKind, int] = {}
+        self._logged = {kind: _Logged(kind) for kind in EventKind}
 
     def subscribe(self, callback: Callable[[Event], None]) -> None:
         """Call ``callback(event)`` for every event from now on; what it raises is logged, no more."""
@@ -121,32 +143,24 @@ class EventStream:
         principal: str | None = None,
     ) -> None:
         """Report that ``kind`` happened now."""
+        now, logged = self._clock(), self._logged[kind]
+        may_tell = logged.may_tell(now)
+        if not may_tell and not self._callbacks:
+            return  # nearly always, while strangers send what they like
         session = shortened(digest) if digest is not None else None
-        event = Event(kind, self._clock(), session, _on_one_line(detail), principal)
-        self._log(event)
+        event = Event(kind, now, session, _on_one_line(detail), principal)
+        if may_tell:
+            _log(event, logged)
         for callback in self._callbacks:
             try:
                 callback(event)
             except Exception:  # a listener's bug must not fail the request
                 logger.exception("a callback for session events failed on %s", kind.name)
 
-    def _log(self, event: Event) -> None:
-        level = _LEVELS.get(event.kind, logging.DEBUG)
-        if not logger.isEnabledFor(level):
-            return
-        if level > logging.DEBUG and self._is_too_soon(event):
-            return
-        held_back = self._held_back.pop(event.kind, 0)
-        more = f" (and {held_back} more like it)" if held_back else ""
-        whose = "" if event.principal is None else f" of {ascii(event.principal)[:64]}"
-        logger.log(
-            level, "%s [session %s%s] %s%s", event.kind.value, event.session or "-", whose, event.detail, more
-        )
 
-    def _is_too_soon(self, event: Event) -> bool:
-        logged = self._logged.setdefault(event.kind, deque(maxlen=_AT_ONCE.get(event.kind, 1)))
-        if len(logged) == logged.maxlen and event.at - logged[0] < _QUIET:
-            self._held_back[event.kind] = self._held_back.get(event.kind, 0) + 1
-            return True
-        logged.append(event.at)
-        return False
+def _log(event: Event, logged: _Logged) -> None:
+    held_back, logged.held_back = logged.held_back, 0
+    more = f" (and {held_back} more like it)" if held_back else ""
+    whose = "" if event.principal is None else f" of {ascii(event.principal)[:64]}"
+    session = event.session or "-"
+    logger.log(logged.level, "%s [session %s%s] %s%s", event.kind.value, session, whose, event.detail, more)

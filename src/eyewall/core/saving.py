@@ -17,7 +17,7 @@ from eyewall.core.events import EventKind, EventStream
 from eyewall.core.payload import FlashEntry, Payload
 from eyewall.core.record import Device, Record
 from eyewall.core.session import Session
-from eyewall.core.store import Clock, PrincipalIndex, Store
+from eyewall.core.store import Clock, KeepsTime, PrincipalIndex, Store
 from eyewall.core.store_health import StoreHealth
 from eyewall.core.stored_sessions import Issued, Limits, SessionMovedError, Stored
 from eyewall.core.sweeping import Sweeper
@@ -54,6 +54,7 @@ class Saving:
 
     def _use_store(self, store: Store) -> None:
         self.store = store
+        self._read_patience = None if _keeps_time(store, self._timeout) else self._timeout
         limits = Limits(self.settings.max_size, self._timeout)
         self._writer = Writer(store, self._timeouts, self.clock, limits, self.spawn)
         self._sweeper = Sweeper(store, self.clock, self.spawn, self.events)
@@ -340,6 +341,12 @@ class Saving:
     def _cookie_lines(self, draft: Draft) -> list[str]:
         """Return the ``Set-Cookie`` lines of ``draft``; raises when they cannot be sent."""
         raise NotImplementedError
+
+
+def _keeps_time(store: Store, patience: float) -> bool:
+    # Said by the very class: one that is derived from it may wait for something else.
+    says_so = "longest_wait" in vars(type(store))
+    return says_so and isinstance(store, KeepsTime) and store.longest_wait <= patience
 
 
 def _device_of(draft: Draft, changes: Changes) -> Device | None:

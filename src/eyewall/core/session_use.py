@@ -39,6 +39,11 @@ class SessionUse:
             self._lock = asyncio.Lock()
         return self._lock
 
+    def is_untouched(self) -> bool:
+        """Whether there cannot be anything to save: nobody has changed anything, or read what has an inside."""
+        draft = self.draft
+        return draft.changes is None and draft.is_idle and draft.seen is None and self._lock is None
+
     def is_being_saved(self) -> bool:
         """Whether a save of this session is under way."""
         return self._lock is not None and self._lock.locked()

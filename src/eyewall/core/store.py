@@ -96,6 +96,17 @@ class Store(Protocol):
 
 
 @runtime_checkable
+class KeepsTime(Protocol):
+    """Capability: every call ends by itself in time, so that nobody else needs to watch the clock for it."""
+
+    longest_wait: float
+    """Seconds after which any call has ended: done, or failed with StoreUnavailable.
+
+    Counts where the store's own class has it; derived classes have to say it again.
+    """
+
+
+@runtime_checkable
 class SelfCheck(Protocol):
     """Capability: says at the application's start whether the store can be used."""
 

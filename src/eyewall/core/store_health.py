@@ -34,8 +34,10 @@ class StoreHealth:
         self.left_alone = LEFT_ALONE
         self.deadlines = Deadlines()
 
-    def watching(self, patience: float, *, reading: bool = False) -> _Watching:
+    def watching(self, patience: float | None, *, reading: bool = False) -> _Watching:
         """Give the calls inside ``with`` this ``patience`` (seconds); what fails is StoreUnavailable.
+
+        None is for what ends in time by itself.
 
         A store that fails to read again and again is dead: for a moment it is not asked at all, then by one
         request, and by all when that one was answered. So nobody waits for what others have waited for in
@@ -80,7 +82,7 @@ class _Watching(Deadline):
 
     __slots__ = ("_health", "_patience", "_reading")
 
-    def __init__(self, health: StoreHealth, patience: float, reading: bool) -> None:  # noqa: FBT001 - ours
+    def __init__(self, health: StoreHealth, patience: float | None, reading: bool) -> None:  # noqa: FBT001
         self._health = health
         self._patience = patience
         self._reading = reading
@@ -89,13 +91,14 @@ class _Watching(Deadline):
         health = self._health
         if health.is_failing:
             health.admit(reading=self._reading)
-        health.deadlines.begin(self, self._patience)
+        if self._patience is not None:
+            health.deadlines.begin(self, self._patience)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: object
     ) -> None:
         health = self._health
-        expired = health.deadlines.end(self, error)
+        expired = self._patience is not None and health.deadlines.end(self, error)
         if error is None and not expired:
             if health.is_failing and self._reading:  # what saves may have had nothing to ask the store
                 health.answered()
@@ -115,7 +118,8 @@ class _Watching(Deadline):
     def _fail(self, error: BaseException, *, expired: bool) -> None:
         if isinstance(error, asyncio.CancelledError) and _own_task_is_cancelled():
             return  # goes on
-        unavailable = _as_unavailable(error, f"{self._patience:.3g} s" if expired else "")
+        waited = f"{self._patience:.3g} s" if expired and self._patience is not None else ""
+        unavailable = _as_unavailable(error, waited)
         self._health.failed(unavailable, reading=self._reading)
         raise unavailable from None
 

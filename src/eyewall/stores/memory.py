@@ -45,6 +45,8 @@ class MemoryStore:
         ConfigurationError: ``max_records`` is less than 1.
     """
 
+    longest_wait = 0.0  # it never waits
+
     def __init__(self, *, clock: Clock = utc_now, max_records: int = 100_000) -> None:
         if max_records < 1:
             raise ConfigurationError(

@@ -186,7 +186,7 @@ class CommitBarrier(HTTPConnection):
         if self._held is not None or self._given_up:
             return True
         session = self._session
-        if session.status < 200:
+        if session.status < 200 or (not touching and session.is_untouched()):
             return False
         try:
             return self._manager.needs_commit(session, status=session.status, touching=touching)
