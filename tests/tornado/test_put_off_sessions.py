@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
+from copy import copy
+from datetime import timedelta
 
-from eyewall.errors import HeadersSentError, SessionClosedError
+import pytest
+from tornado.httputil import HTTPConnection, HTTPHeaders, ResponseStartLine
+
+from eyewall.errors import HeadersSentError, SessionClosedError, TooManyAttemptsError
+from eyewall.tornado import session_of
 from tests.tornado.site import Handler, Way, serving
 
 WAYS: tuple[Way, ...] = ("mixin", "install")
@@ -64,3 +69,59 @@ async def test_a_first_use_in_time_is_stored_and_told(way: Way) -> None:
 
     async with serving(way, [("/", Visit)]) as site:
         assert [(await site.fetch("/")).body for _ in range(3)] == [b"1", b"2", b"3"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_whoever_has_kept_the_connection_answers_behind_the_barrier_all_the_same(way: Way) -> None:
+    """An answer leaves without the cookie, and before anything is stored."""
+
+    class Keeps(Handler):
+        def get(self) -> None:
+            connection = self.request.connection
+            assert connection is not None
+            self.s["n"] = 1
+            _answer_over(connection, b"kept")
+            self._finished = True
+
+    async with serving(way, [("/", Keeps)]) as site:
+        answer = await site.fetch("/")
+        assert (answer.body, len(site.store.calls)) == (b"kept", 1)
+        assert answer.headers.get_list("Set-Cookie")
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_copy_of_the_request_answers_behind_the_barrier_all_the_same(way: Way) -> None:
+    """A copy made before the first use has a session of its own, or a way round the barrier."""
+
+    class Copies(Handler):
+        def get(self) -> None:
+            self.request, original = copy(self.request), self.request
+            self.s["n"] = 1
+            assert session_of(self) is original.session  # type: ignore[attr-defined]  # the adapter sets it
+            self.write("copied")
+
+    async with serving(way, [("/", Copies)]) as site:
+        answer = await site.fetch("/")
+        assert (answer.body, len(site.store.calls)) == (b"copied", 1)
+        assert answer.headers.get_list("Set-Cookie")
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_stranger_is_told_when_to_try_again(way: Way) -> None:
+    """A refused stranger comes back at once, and again."""
+
+    class Limited(Handler):
+        def get(self) -> None:
+            raise TooManyAttemptsError("address", timedelta(seconds=7))
+
+    async with serving(way, [("/", Limited)]) as site:
+        answer = await site.fetch("/")
+        expected = (429, "7") if way == "mixin" else (500, None)  # install() leaves error pages alone
+        assert (answer.code, answer.headers.get("Retry-After")) == expected
+        assert site.store.calls == []
+
+
+def _answer_over(connection: HTTPConnection, body: bytes) -> None:
+    headers = HTTPHeaders({"Content-Length": str(len(body))})
+    connection.write_headers(ResponseStartLine("", 200, "OK"), headers, body)
+    connection.finish()

@@ -40,13 +40,17 @@ class SessionUse:
         return self._lock
 
     def is_untouched(self) -> bool:
-        """Whether there cannot be anything to save: nobody has changed anything, or read what has an inside."""
+        """Whether there cannot be anything to save: nobody changed anything, or read what has an inside."""
         draft = self.draft
         return draft.changes is None and draft.is_idle and draft.seen is None and self._lock is None
 
     def is_being_saved(self) -> bool:
         """Whether a save of this session is under way."""
         return self._lock is not None and self._lock.locked()
+
+    def refuse_with(self, headers: Mapping[str, str]) -> None:
+        """Let an answer of 400 or more carry ``headers``."""
+        self.refusal_headers = headers
 
     def close(self) -> None:
         """From now on refuse changes: the response is finished."""

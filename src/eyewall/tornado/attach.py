@@ -35,7 +35,7 @@ def attach(manager: Manager, request: HTTPServerRequest, cookie_lines: list[str]
     if connection is None:
         raise SessionError("a request without a connection cannot be answered, and so has no session")
     lines = request.headers.get_list("Cookie") if cookie_lines is None else cookie_lines
-    session = manager.open(lines, https=request.protocol == "https", whence=_Asked(request))
+    session = manager.open(lines, https=request.protocol == "https", whence=Asked(request))
     request.connection = CommitBarrier(connection, session, manager)
     request.session = session  # type: ignore[attr-defined]  # the chapter's name for it; requests are open
     return session
@@ -112,7 +112,7 @@ def cross_origin_problem(
     return refusal
 
 
-class _Asked:
+class Asked:
     """What a session may want to know of its request."""
 
     __slots__ = ("_request",)
@@ -122,6 +122,7 @@ class _Asked:
         self._request = ref(request)
 
     def device(self) -> Device:
+        """See :meth:`eyewall.core.draft.Whence.device`."""
         request = self._request()
         if request is None:
             return Device()
@@ -129,6 +130,7 @@ class _Asked:
         return Device(user_agent=agent[:_LONGEST_AGENT], address=address[:_LONGEST_ADDRESS])
 
     def shows_a_page(self) -> bool:
+        """See :meth:`eyewall.core.draft.Whence.shows_a_page`."""
         request = self._request()
         if request is None or request.method == "HEAD":
             return False

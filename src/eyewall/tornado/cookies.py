@@ -95,8 +95,7 @@ def jar_of(handler: RequestHandler) -> HandlerJar:
 def _put_before_the_connection(request: HTTPServerRequest, jar: HandlerJar) -> None:
     if request.connection is None:
         raise CookieError("a request without a connection cannot be answered, and so has no jar")
-    session = session_on(request)  # before the connection is looked at: it may put its barrier there only now
-    request.connection = CookieWriter(request.connection, jar.outgoing, session)
+    request.connection = CookieWriter(request.connection, jar.outgoing, session_on(request))
     request.jar = jar  # type: ignore[attr-defined]  # requests are open, as for the session
 
 

@@ -93,6 +93,6 @@ def _is_from_leaving(error: object, handler: RequestHandler) -> bool:
 
 def _note_when_to_retry(session: Session, error: object) -> None:
     if isinstance(error, TooManyAttemptsError):
-        session.refusal_headers = {"Retry-After": str(math.ceil(error.retry_after.total_seconds()))}
+        session.refuse_with({"Retry-After": str(math.ceil(error.retry_after.total_seconds()))})
     elif isinstance(error, StoreUnavailable | TooBusyError):
-        session.refusal_headers = {"Retry-After": str(_SOON)}
+        session.refuse_with({"Retry-After": str(_SOON)})

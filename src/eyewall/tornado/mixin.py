@@ -30,7 +30,7 @@ from eyewall.tornado.error_answers import ErrorAnswers
 from eyewall.tornado.preparing import prepare_as_ever, prepare_by
 from eyewall.tornado.sessions import Sessions
 from eyewall.tornado.signing_in import SignInMixin, has_own_loader, load_current_user
-from eyewall.tornado.strangers import has_waiting_session, let_wait
+from eyewall.tornado.strangers import is_waiting, let_wait
 from eyewall.tornado.wire import CommitBarrier
 from eyewall.tornado.xsrf import XsrfMixin, demand_token
 
@@ -79,7 +79,7 @@ class SessionMixin(SignInMixin, XsrfMixin, ErrorAnswers, CookieMixin):
         server stops. A handler that has asked for it and goes on regardless has its connection cut a second
         later. Without a stored session only None can come.
         """
-        _ = self.session
+        _ = self.session.draft  # begins it, where it has waited
         connection = self.request.connection
         hold_stream = getattr(connection, "hold_stream", None)  # the barrier's, also behind a CookieWriter
         if hold_stream is None:
@@ -171,27 +171,34 @@ class _Loading(NamedTuple):
 def _begin(handler: SessionMixin) -> _Loading | None:
     """Give the request its session; return what has to be awaited before the handler starts, if anything."""
     sessions, request = Sessions.serving(handler.application), handler.request
-    if has_waiting_session(request):  # install() has put it off already
-        return None
-    lines = request.headers.get_list("Cookie")
     harmless = is_harmless(request)
-    if not lines and harmless and sessions.cors is None and let_wait(sessions, request, type(handler)):
-        return None
     session, loading = session_on(request), False
     if session is None:
+        lines = request.headers.get_list("Cookie")
+        if not lines and harmless and sessions.cors is None and let_wait(sessions, request, type(handler)):
+            return None
         if sessions.cors is not None and begin_cors(sessions.cors, request):
             prepare_by(handler, partial(answer_preflight, handler))
             return None
         session = attach(sessions, request, lines)
         loading = not is_settled(session) or (not harmless and is_handshake(request))
         _guard_what_streams(handler)
-    if harmless:
-        if loading or has_own_loader(handler):
-            return _Loading(sessions, session, not loading, True, None)
+    elif is_waiting(session):  # install() has let it wait
         return None
+    if not harmless:
+        return _begin_carefully(handler, sessions, session, loading=loading)
+    if loading or has_own_loader(handler):
+        return _Loading(sessions, session, not loading, True, None)
+    return None
+
+
+def _begin_carefully(
+    handler: SessionMixin, sessions: Sessions, session: Session, *, loading: bool
+) -> _Loading | None:
+    """Go on with a request that may change something, and that another site may have caused."""
     problem = None
     if type(handler).cross_origin_protection:
-        problem = cross_origin_problem(sessions, request, _trust_of(handler))
+        problem = cross_origin_problem(sessions, handler.request, _trust_of(handler))
     if problem is not None:
         session.draft.remembered = False  # another site's request must not use the token up
     if loading or has_own_loader(handler):

@@ -98,7 +98,7 @@ class SignInMixin(_Handler):
             self.current_user = None
             return
         if self.request.method in SAFE_METHODS:
-            _session(self).refusal_headers = {"Allow": "POST"}
+            _session(self).refuse_with({"Allow": "POST"})
             raise HTTPError(405, "sign out by POST; a GET must change nothing")
         _session(self).sign_out(everywhere=everywhere)
         self.current_user = None
