@@ -206,8 +206,13 @@ class CommitBarrier(HTTPConnection):
         return future
 
     async def _commit_then_release(self) -> None:
+        session = self._session
         try:
-            await self._commit()
+            if self._refusal is not None:
+                raise self._refusal
+            await self._manager.commit(session, status=session.status)
+            while session.draft.has_unsaved_changes():  # by a streaming handler, meanwhile
+                await self._manager.commit(session, status=session.status)
         except asyncio.CancelledError:
             self._replace_answer(503, "the save was cancelled")
             raise
@@ -218,14 +223,6 @@ class CommitBarrier(HTTPConnection):
             self._replace_answer(500, "unexpected error")
         else:
             self._release()
-
-    async def _commit(self) -> None:
-        if self._refusal is not None:
-            raise self._refusal
-        session = self._session
-        await self._manager.commit(session, status=session.status)
-        while session.draft.has_unsaved_changes():  # by a streaming handler, meanwhile
-            await self._manager.commit(session, status=session.status)
 
     def _release(self) -> None:
         held, self._held = self._held or [], None
@@ -315,4 +312,7 @@ def _chain(source: Any, target: Future[None]) -> None:
             target.set_exception(error)
             target.exception()  # nobody has to look: as in Tornado, a vanished client is no error
 
-    source.add_done_callback(copy)
+    if source.done():  # nearly always: a small answer fits into the socket's buffer
+        copy(source)
+    else:
+        source.add_done_callback(copy)
