@@ -10,8 +10,9 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from operator import attrgetter
 from types import MappingProxyType
-from typing import Final, Generic, NamedTuple, Protocol, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from eyewall.core.changes import NOBODY, Changes, Identity, identity_of
 from eyewall.core.draft_values import DraftValues, shown
@@ -62,21 +63,21 @@ class _Work(Generic[_T]):
         self._nothing = nothing
 
     def __set_name__(self, owner: type, name: str) -> None:
-        self._name = f"_work_{name}"
+        hidden = f"_work_{name}"
 
-    @overload
-    def __get__(self, draft: None, owner: type) -> Self: ...
-    @overload
-    def __get__(self, draft: Draft, owner: type) -> _T: ...
-    def __get__(self, draft: Draft | None, owner: type) -> Self | _T:
-        if draft is None:
-            return self
-        value: _T = getattr(draft, self._name, self._nothing)
-        return value
+        def note(draft: Draft, value: _T) -> None:
+            draft.is_idle = False
+            setattr(draft, hidden, value)
 
-    def __set__(self, draft: Draft, value: _T) -> None:
-        draft.is_idle = False
-        setattr(draft, self._name, value)
+        setattr(owner, hidden, self._nothing)
+        # A property that reads by attrgetter runs no line of Python.
+        setattr(owner, name, property(attrgetter(hidden), note))
+
+    if TYPE_CHECKING:
+
+        def __get__(self, draft: Draft, owner: type) -> _T: ...
+
+        def __set__(self, draft: Draft, value: _T) -> None: ...
 
 
 class Whence(Protocol):

@@ -208,8 +208,7 @@ class CommitBarrier(HTTPConnection):
     async def _commit_then_release(self) -> None:
         session = self._session
         try:
-            if self._refusal is not None:
-                raise self._refusal
+            self._raise_refusal()
             await self._manager.commit(session, status=session.status)
             while session.draft.has_unsaved_changes():  # by a streaming handler, meanwhile
                 await self._manager.commit(session, status=session.status)
@@ -223,6 +222,10 @@ class CommitBarrier(HTTPConnection):
             self._replace_answer(500, "unexpected error")
         else:
             self._release()
+
+    def _raise_refusal(self) -> None:
+        if self._refusal is not None:
+            raise self._refusal
 
     def _release(self) -> None:
         held, self._held = self._held or [], None
