@@ -111,7 +111,7 @@ class Manager(Saving):
         if draft.session_id is not None:
             digest = digest_of(draft.session_id)
             try:
-                with self._health.watching(self._read_patience, reading=True):
+                with self._unbounded or self._health.watching(self._timeout, reading=True):
                     began = monotonic()
                     record = await self.store.load(digest)
                     session.waited = monotonic() - began

@@ -54,7 +54,9 @@ class Saving:
 
     def _use_store(self, store: Store) -> None:
         self.store = store
-        self._read_patience = None if _keeps_time(store, self._timeout) else self._timeout
+        self._unbounded = (
+            self._health.watching(None, reading=True) if _keeps_time(store, self._timeout) else None
+        )
         limits = Limits(self.settings.max_size, self._timeout)
         self._writer = Writer(store, self._timeouts, self.clock, limits, self.spawn)
         self._sweeper = Sweeper(store, self.clock, self.spawn, self.events)
@@ -80,10 +82,11 @@ class Saving:
         draft = session.draft
         if not session.used or session.failure is not None:
             return False
-        if status < 500:
-            draft.notice_nested_changes()
-        if draft.has_work() or session.is_being_saved():
-            return True
+        if not session.is_untouched():
+            if status < 500:
+                draft.notice_nested_changes()
+            if draft.has_work() or session.is_being_saved():
+                return True
         record = draft.record
         return touching and record is not None and self._timeouts.touch_is_due(record, self.clock())
 

@@ -37,7 +37,7 @@ class StoreHealth:
     def watching(self, patience: float | None, *, reading: bool = False) -> _Watching:
         """Give the calls inside ``with`` this ``patience`` (seconds); what fails is StoreUnavailable.
 
-        None is for what ends in time by itself.
+        None is for what ends in time by itself; what is returned then may be used again and again.
 
         A store that fails to read again and again is dead: for a moment it is not asked at all, then by one
         request, and by all when that one was answered. So nobody waits for what others have waited for in
