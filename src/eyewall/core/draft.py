@@ -20,6 +20,7 @@ from eyewall.core.payload import FlashEntry, Payload, empty_payload
 from eyewall.core.record import Device, Record
 
 _FLASH_OVERHEAD: Final = 16
+_NO_COOKIES: Final[Mapping[str, str]] = MappingProxyType({})
 _T = TypeVar("_T")
 
 
@@ -105,14 +106,14 @@ class Draft(DraftValues):
     """
 
     # What most requests never touch is not made for them: these stand for "nothing yet".
-    record: Record | None = None
-    session_id: str | None = None
+    record: Record | None
+    session_id: str | None
     brought_cookie = False
     moved_from: bytes | None = None
     life: object = "the first"  # another one after destroy(): saves under way must not bring this one back
     names_sent: Sequence[str] = ()
-    cookie = CookieAction.KEEP
-    companions: Mapping[str, str] = MappingProxyType({})  # Set-Cookie lines of cookies beside ours, by name
+    cookie: CookieAction
+    companions: Mapping[str, str]  # Set-Cookie lines of cookies beside ours, by name
     doomed = _Work[tuple[Doomed, ...]](())
     leaving = _Work[tuple[Leaving, ...]](())
     remembered = False  # whether the browser brought a remember token
@@ -138,8 +139,11 @@ class Draft(DraftValues):
         self.cookie_lines = cookie_lines
         self.https = https
         self.whence = whence
-        self.changes = None
+        # What every request reads is found faster here than as a default of the class.
+        self.record = self.session_id = self.changes = self.seen = None
         self.is_idle = True
+        self.cookie = CookieAction.KEEP
+        self.companions = _NO_COOKIES
         self._values = {}
 
     # -- who is signed in ---------------------------------------------------------------------------------

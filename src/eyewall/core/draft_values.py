@@ -29,7 +29,7 @@ class DraftValues:
     # What most requests never touch is not made for them: these stand for "nothing yet".
     payload: Payload = empty_payload()
     changes: Changes | None
-    seen: dict[str, bytes] | None = None  # the encoded form of the values read that can change in place
+    seen: dict[str, bytes] | None  # the encoded form of the values read that can change in place
     _size = 0
 
     # Set by the draft itself: one is made for each request, and a second __init__ would be a call more.

@@ -68,6 +68,9 @@ class Session(SessionUse, MutableMapping[str, Any]):
         """Made by the manager, never by applications."""
         self._keeper = keeper
         self.draft = draft
+        # What every request reads is found faster here than as a default of the class.
+        self.used = self.closed = self.headers_sent = False
+        self.failure = self._lock = None
 
     # -- the mapping --------------------------------------------------------------------------------------
 
