@@ -27,9 +27,11 @@ class MongoWire(ServerProcess):
             raise MissingServerError(self.name, self.brought_by)
         self._program = program
 
+    # One file, not a folder of them: there, only commands of one database wait for each other, and bulkWrite
+    # counts as one of "admin" whatever it writes to.
     def command(self) -> Sequence[str | Path]:
         return [
-            self._program, "--data-dir", self.folder / "data", "--host", "127.0.0.1", "-p", str(self.port),
+            self._program, "--db", self.folder / "data.db", "--host", "127.0.0.1", "-p", str(self.port),
             "--log-file", self.folder / "nx.log", "--pid-file", self.folder / "nx.pid",
         ]  # fmt: skip
 

@@ -14,6 +14,9 @@ import bson
 Answer = Callable[[dict[str, Any]], dict[str, Any] | None]
 """Given a command, returns the proxy's answer, or None to let the server answer."""
 
+Alter = Callable[[bytes], bytes]
+"""Given what the server sends, returns what the client gets in its place; of the same length."""
+
 HEADER = struct.Struct("<iiii")
 OP_MSG = 2013
 
@@ -29,8 +32,13 @@ def refusing(command: str, code: int, *, when: str = "") -> Answer:
     return answer
 
 
+def server_of_7(data: bytes) -> bytes:
+    """Have the server say that it speaks as MongoDB 7.0 does."""
+    return data.replace(b"maxWireVersion\0\x19", b"maxWireVersion\0\x15")
+
+
 @asynccontextmanager
-async def proxied(url: str, answer: Answer) -> AsyncIterator[str]:
+async def proxied(url: str, answer: Answer, alter: Alter = bytes) -> AsyncIterator[str]:
     """Serve a proxy to the server of ``url``; yields the proxy's host and port."""
     address = urlsplit(url)
     tasks: set[asyncio.Task[None]] = set()
@@ -39,7 +47,9 @@ async def proxied(url: str, answer: Answer) -> AsyncIterator[str]:
         back_reader, back_writer = await asyncio.open_connection(address.hostname, address.port)
         try:
             with suppress(OSError, asyncio.IncompleteReadError):
-                await asyncio.gather(_pump(back_reader, writer), _ask(reader, writer, back_writer, answer))
+                await asyncio.gather(
+                    _pump(back_reader, writer, alter), _ask(reader, writer, back_writer, answer)
+                )
         finally:  # also when cancelled: nothing else closes them
             back_writer.close()
             writer.close()
@@ -80,7 +90,7 @@ def _command(rest: bytes) -> dict[str, Any]:
     return bson.decode(rest[5 : 5 + size])
 
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, alter: Alter) -> None:
     while data := await reader.read(65536):
-        writer.write(data)
+        writer.write(alter(data))
     raise asyncio.IncompleteReadError(b"", None)

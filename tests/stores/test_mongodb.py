@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -20,42 +19,15 @@ from eyewall.testing import DAMAGE_CHECKS, ManualClock, checks_for
 from eyewall.testing.check_kit import Check, DamageCheck, MakeStore, Plant, clock_of_today, new_record
 from tests.servers.fixtures import Server
 
-monitoring = pytest.importorskip("pymongo.monitoring")
-from pymongo import AsyncMongoClient  # noqa: E402 - after it is known to be there
+pytest.importorskip("pymongo")
+from pymongo import AsyncMongoClient
+
+from tests.stores.mongodb_commands import commands_sent
 
 pytestmark = pytest.mark.server
 
 DATABASE = "eyewall_test"
 Collection = Any
-
-
-class CommandLog(monitoring.CommandListener):  # type: ignore[misc,name-defined]
-    """Remembers the commands of every client while ``kept`` is a list."""
-
-    kept: list[tuple[str, Any]] | None = None
-
-    def started(self, event: Any) -> None:
-        if self.kept is not None:
-            self.kept.append((event.command_name, event.command))
-
-    def succeeded(self, event: Any) -> None: ...
-
-    def failed(self, event: Any) -> None: ...
-
-
-COMMANDS = CommandLog()
-monitoring.register(COMMANDS)  # for good: the driver knows no way back
-
-
-@contextmanager
-def commands_sent() -> Iterator[list[tuple[str, Any]]]:
-    """Yield a list that fills with the commands sent meanwhile."""
-    kept: list[tuple[str, Any]] = []
-    COMMANDS.kept = kept
-    try:
-        yield kept
-    finally:
-        COMMANDS.kept = None
 
 
 @pytest.fixture

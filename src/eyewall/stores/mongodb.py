@@ -4,7 +4,8 @@ Everything the contract promises rests on four things MongoDB does for one docum
 filter and a change that are one atomic step, writes that a majority has confirmed, reads from the primary.
 There are no transactions, no update pipelines, and nothing is decided by the server's clock.
 
-Beside this file: ``mongodb_document`` (how a record looks there), ``mongodb_calls`` (deadlines, batches).
+Beside this file: ``mongodb_document`` (how a record looks there), ``mongodb_calls`` (deadlines, loads),
+``mongodb_writes`` (writes that travel together).
 """
 
 from __future__ import annotations
@@ -12,11 +13,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import warnings
 from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Any, Final, Self
-from urllib.parse import urlsplit
 
 from eyewall.core.announcing import Announcer
 from eyewall.core.record import Record
@@ -36,7 +35,6 @@ from eyewall.stores.mongodb_document import (
     times_of,
     undamaged,
 )
-from eyewall.stores.mongodb_url import url_from
 
 try:
     import pymongo
@@ -45,14 +43,15 @@ try:
     from bson.errors import BSONError
     from pymongo import AsyncMongoClient, IndexModel, ReadPreference, WriteConcern
     from pymongo.asynchronous.collection import AsyncCollection
-    from pymongo.errors import DuplicateKeyError, OperationFailure, PyMongoError
-    from pymongo.uri_parser import parse_uri
+    from pymongo.errors import OperationFailure, PyMongoError
 
-    from eyewall.stores.mongodb_announcer import MongoAnnouncer  # imports the driver, too
+    # These import the driver, too.
+    from eyewall.stores.mongodb_announcer import MongoAnnouncer
+    from eyewall.stores.mongodb_url import hosts_and_database, nodes_of, url_from
+    from eyewall.stores.mongodb_writes import Delete, Insert, Update, Writes
 except ImportError as error:  # pragma: no cover - depends on what is installed
     raise MissingDriverError("the MongoDB store needs pymongo: pip install 'eyewall[mongodb]'") from error
 
-DATABASE: Final = "eyewall"
 RESERVED: Final = frozenset({"admin", "config", "local"})  # databases that are MongoDB's own
 REFUSED_LOGIN: Final = frozenset({13, 18, 8000})  # Unauthorized, AuthenticationFailed, AtlasError
 SCAN_PAGE: Final = 200
@@ -80,6 +79,7 @@ class _Link:
         self.records = records
         self.calls = Calls(place, timeout, _driver_errors)
         self.loads = Loads(self.calls, self._read)
+        self.writes = Writes(self.calls, records)
         self._place = place
         self._timeout = timeout
         self._indexing: asyncio.Task[None] | None = None
@@ -150,7 +150,7 @@ class MongoStore:
         if timeout <= 0:
             raise ConfigurationError(f"the MongoDB store's timeout is {timeout!r}; give seconds above 0")
         self._url = url
-        self._place, named_in_url = _read_url(url)
+        self._place, named_in_url = hosts_and_database(url)
         self._clock = clock
         self._names = (database or named_in_url, collection)
         self._timeout = timeout
@@ -192,7 +192,7 @@ class MongoStore:
         cause = error.__cause__
         if isinstance(cause, OperationFailure) and cause.code in REFUSED_LOGIN:
             return ConfigurationError(f"{error}; check the user, the password and authSource")
-        host = await unknown_host(_nodes_of(self._url), seconds=self._timeout)
+        host = await unknown_host(nodes_of(self._url), seconds=self._timeout)
         if host is not None:
             return ConfigurationError(f"MongoDB: the host {host!r} is not known; check its name")
         return StoreUnavailable(f"{error}; check the port and that MongoDB is running")
@@ -201,7 +201,7 @@ class MongoStore:
         """Insert ``record``; False when its digest is taken. See :meth:`eyewall.core.store.Store.create`."""
         link = self._link()
         link.start_indexing(self._refused_indexes)
-        return await link.calls.finish(_inserted(link.records, document_of(record, self._clock())))
+        return await link.writes.send(Insert(document_of(record, self._clock())), len(record.payload))
 
     async def load(self, digest: bytes) -> Record | None:
         """Return the live record of ``digest``, or None. See :meth:`eyewall.core.store.Store.load`.
@@ -218,21 +218,17 @@ class MongoStore:
         """Compare-and-swap on ``version``. See :meth:`eyewall.core.store.Store.replace`."""
         link, now = self._link(), self._clock()
         expected = {"_id": record.digest.hex(), "version": version, **live(now)}
-        done = await link.calls.finish(link.records.update_one(expected, changes_of(record, now)))
-        return done.matched_count == 1
+        return await link.writes.send(Update(expected, changes_of(record, now)), len(record.payload))
 
     async def touch(self, digest: bytes, seen_at: datetime, expires_at: datetime) -> bool:
         """Set the times of a live record. See :meth:`eyewall.core.store.Store.touch`."""
         link, now = self._link(), self._clock()
         times = {"$set": times_of(seen_at, expires_at, now)}
-        done = await link.calls.finish(link.records.update_one({"_id": digest.hex(), **live(now)}, times))
-        return done.matched_count == 1
+        return await link.writes.send(Update({"_id": digest.hex(), **live(now)}, times))
 
     async def delete(self, digest: bytes) -> bool:
         """Remove the record; False when there was none. See :meth:`eyewall.core.store.Store.delete`."""
-        link = self._link()
-        done = await link.calls.finish(link.records.delete_one({"_id": digest.hex()}))
-        return done.deleted_count == 1
+        return await self._link().writes.send(Delete(digest.hex()))
 
     async def sweep(self, now: datetime, limit: int) -> int:
         """Remove at most ``limit`` dead records. See :meth:`eyewall.core.store.Store.sweep`.
@@ -326,41 +322,6 @@ class MongoStore:
         )
 
 
-async def _inserted(records: AsyncCollection[Document], document: Document) -> bool:
-    try:
-        await records.insert_one(document)
-    except DuplicateKeyError:
-        return False
-    return True
-
-
 def _here() -> tuple[int, asyncio.AbstractEventLoop]:
     """Name the process and event loop: no socket may be shared between two of either."""
     return os.getpid(), asyncio.get_running_loop()
-
-
-def _read_url(url: str) -> tuple[str, str]:
-    """Return the hosts of ``url``, for messages, and the database it names, else ours.
-
-    Raises:
-        ConfigurationError: the URL cannot be read. It is not quoted, for it may hold a password.
-    """
-    try:
-        with warnings.catch_warnings(action="error"):  # the driver warns of options it does not know
-            client: AsyncMongoClient[Document] = AsyncMongoClient(url, connect=False)
-            named_database = client.get_default_database(DATABASE).name
-            if not client.write_concern.acknowledged:
-                raise ValueError("w=0")  # noqa: TRY301 - told with all else that can be wrong
-            if url.startswith("mongodb+srv://"):
-                return str(urlsplit(url).hostname), named_database
-            return ",".join(f"{host}:{port}" for host, port in _nodes_of(url)), named_database
-    except (PyMongoError, ValueError, TypeError, OSError, Warning):
-        raise ConfigurationError(
-            "the MongoDB URL cannot be read, or has an unknown option or w=0; write "
-            "mongodb://user:password@host:27017/database, with : / ? @ % in user and password percent-encoded"
-        ) from None
-
-
-def _nodes_of(url: str) -> list[tuple[str, int]]:
-    """Return the hosts that ``url`` names; none when only the DNS knows them (``mongodb+srv``)."""
-    return [] if url.startswith("mongodb+srv://") else list(parse_uri(url)["nodelist"])

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from copy import copy
-from typing import Any, Final, TypeVar
+from functools import partial
+from typing import Any, Final, Generic, TypeVar
 
 from eyewall.errors import StoreUnavailable
 
 T = TypeVar("T")
 Document = dict[str, Any]
-Answer = asyncio.Future[Document | None]
 Found = dict[str, Document]
-Wanted = dict[str, list[Answer]]
+Wanted = dict[str, list[asyncio.Future[Document | None]]]
 
-LOADS_PER_QUERY: Final = 256
+ASKED_PER_COMMAND: Final = 256
 
 
 class Calls:
@@ -34,26 +34,25 @@ class Calls:
         self._running: set[asyncio.Task[Any]] = set()
 
     async def finish(self, work: Coroutine[Any, Any, T]) -> T:
-        """Await ``work`` until the deadline.
-
-        A cancelled caller leaves the call to its end, so a write is never torn off and the connection stays
-        good. At the deadline the call is cancelled, which discards its connection, but not awaited: a driver
-        waiting for a hung server need not notice soon.
+        """Await ``work`` until the deadline; a cancelled caller leaves it to its end. See :meth:`settle`.
 
         Raises:
             StoreUnavailable: no answer in time, or the driver's error.
         """
+        answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self.settle(answer, work)
+        return await answer
+
+    def settle(self, answer: asyncio.Future[T], work: Coroutine[Any, Any, T]) -> None:
+        """Begin ``work`` and give ``answer`` its result, or else StoreUnavailable, by the deadline.
+
+        Who cancels ``answer`` leaves the call to its end, so a write is never torn off and the connection
+        stays good. At the deadline the call is cancelled, which discards its connection, but not awaited: a
+        driver waiting for a hung server need not notice soon.
+        """
         task = self.start(work)
-        await asyncio.wait({task}, timeout=self._timeout)
-        if not task.done():
-            task.cancel()
-            raise StoreUnavailable(f"MongoDB at {self._place} did not answer within {self._timeout:g} s")
-        try:
-            return task.result()
-        except asyncio.CancelledError:
-            raise StoreUnavailable(f"a call to MongoDB at {self._place} was abandoned") from None
-        except self._driver_errors as error:
-            raise StoreUnavailable(f"MongoDB at {self._place}: {named(error)}") from error
+        deadline = task.get_loop().call_later(self._timeout, self._give_up, task, answer)
+        task.add_done_callback(partial(self._tell, answer, deadline))
 
     def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Begin ``work`` without a deadline; nobody need await the task."""
@@ -67,10 +66,58 @@ class Calls:
         if self._running:
             await asyncio.wait(self._running, timeout=self._timeout)
 
+    def failure(self, error: BaseException) -> BaseException:
+        """Return what a caller is told of ``error``: StoreUnavailable, if the driver raised it."""
+        if not isinstance(error, self._driver_errors):
+            return error
+        unavailable = StoreUnavailable(f"MongoDB at {self._place}: {named(error)}")
+        unavailable.__cause__ = error
+        return unavailable
+
+    def _give_up(self, task: asyncio.Task[T], answer: asyncio.Future[T]) -> None:
+        task.cancel()
+        if not answer.done():
+            late = f"MongoDB at {self._place} did not answer within {self._timeout:g} s"
+            answer.set_exception(StoreUnavailable(late))
+
+    def _tell(self, answer: asyncio.Future[T], deadline: asyncio.TimerHandle, task: asyncio.Task[T]) -> None:
+        deadline.cancel()
+        if answer.done():
+            return
+        if task.cancelled():
+            answer.set_exception(StoreUnavailable(f"a call to MongoDB at {self._place} was abandoned"))
+        elif (error := task.exception()) is not None:
+            answer.set_exception(self.failure(error))
+        else:
+            answer.set_result(task.result())
+
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._running.discard(task)
         if not task.cancelled():
             task.exception()  # marks it as seen: the error of an abandoned call concerns nobody
+
+
+class Turn(Generic[T]):
+    """Gathers what is asked for in one turn of the event loop, to be sent together.
+
+    Args:
+        send: takes what was gathered, at most ``ASKED_PER_COMMAND`` at a time.
+    """
+
+    def __init__(self, send: Callable[[list[T]], None]) -> None:
+        self._send = send
+        self._gathered: list[T] = []
+
+    def add(self, asked: T) -> None:
+        """Add one to those of this turn."""
+        if not self._gathered:
+            asyncio.get_running_loop().call_soon(self._end)  # comes after all that is ready in this turn
+        self._gathered.append(asked)
+
+    def _end(self) -> None:
+        gathered, self._gathered = self._gathered, []
+        for start in range(0, len(gathered), ASKED_PER_COMMAND):
+            self._send(gathered[start : start + ASKED_PER_COMMAND])
 
 
 class Loads:
@@ -84,48 +131,43 @@ class Loads:
     def __init__(self, calls: Calls, read: Callable[[list[str]], Coroutine[Any, Any, Found]]) -> None:
         self._calls = calls
         self._read = read
-        self._wanted: Wanted = {}
+        self._turn: Turn[tuple[str, asyncio.Future[Document | None]]] = Turn(self._send)
 
-    def fetch(self, key: str) -> Answer:
+    def fetch(self, key: str) -> asyncio.Future[Document | None]:
         """Return a future of the document of ``key``, or of None.
 
         It may be cancelled without harm to others that wait for the same query.
         """
-        loop = asyncio.get_running_loop()
-        answer: Answer = loop.create_future()
-        if not self._wanted:
-            loop.call_soon(self._send)  # comes after all that is ready in this turn
-        self._wanted.setdefault(key, []).append(answer)
+        answer: asyncio.Future[Document | None] = asyncio.get_running_loop().create_future()
+        self._turn.add((key, answer))
         return answer
 
-    def _send(self) -> None:
-        wanted = list(self._wanted.items())
-        self._wanted = {}
-        for start in range(0, len(wanted), LOADS_PER_QUERY):
-            self._calls.start(self._answer(dict(wanted[start : start + LOADS_PER_QUERY])))
-
-    async def _answer(self, wanted: Wanted) -> None:
-        try:
-            found = await self._calls.finish(self._read(list(wanted)))
-        except Exception as error:  # noqa: BLE001 - raised in the callers, who would hang without an answer
-            _fail(wanted, error)
-        else:
-            _satisfy(wanted, found)
+    def _send(self, asked: list[tuple[str, asyncio.Future[Document | None]]]) -> None:
+        wanted: Wanted = {}
+        for key, answer in asked:
+            wanted.setdefault(key, []).append(answer)
+        told: asyncio.Future[Found] = asyncio.get_running_loop().create_future()
+        told.add_done_callback(partial(_hand_out, wanted))
+        self._calls.settle(told, self._read(list(wanted)))
 
 
-def _satisfy(wanted: Wanted, found: Found) -> None:
+def _hand_out(wanted: Wanted, told: asyncio.Future[Found]) -> None:
+    error = told.exception()
     for key, answers in wanted.items():
+        if error is not None:
+            fail(answers, error)
+            continue
+        found = told.result().get(key)
         for answer in answers:
             if not answer.done():
-                answer.set_result(found.get(key))
+                answer.set_result(found)
 
 
-def _fail(wanted: Wanted, error: Exception) -> None:
+def fail(answers: Iterable[asyncio.Future[Any]], error: BaseException) -> None:
     """Raise ``error`` in every caller: a copy in each, or their tracebacks would grow into one."""
-    for answers in wanted.values():
-        for answer in answers:
-            if not answer.done():
-                answer.set_exception(copy(error))
+    for answer in answers:
+        if not answer.done():
+            answer.set_exception(copy(error))
 
 
 def named(error: BaseException) -> str:
