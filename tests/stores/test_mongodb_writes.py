@@ -291,12 +291,15 @@ async def test_writes_that_no_majority_confirmed_are_not_called_done(mongo: Serv
     assert [type(outcome) for outcome in outcomes] == [StoreUnavailable] * 3
 
 
-@pytest.mark.parametrize("code", [NOT_PRIMARY, 189, 50])
-async def test_one_failed_command_fails_every_write_of_its_turn(code: int, mongo: Server) -> None:
+@pytest.mark.parametrize(
+    ("code", "said"), [(NOT_PRIMARY, "NotPrimaryError"), (50, "code 50"), (13, "code 13")]
+)
+async def test_one_failed_command_fails_every_write_of_its_turn(code: int, said: str, mongo: Server) -> None:
     """A caller forgotten by a failed command would hang; one sent again might be done twice."""
     async with _over(mongo, refusing("bulkWrite", code)) as store:
         with commands_sent() as sent:
             outcomes = await _replaced_together(store)
     assert [type(outcome) for outcome in outcomes] == [StoreUnavailable] * 3
     assert len({id(outcome) for outcome in outcomes}) == 3
+    assert all(said in str(outcome) for outcome in outcomes)
     assert set(_names(sent)) == {"bulkWrite"}
