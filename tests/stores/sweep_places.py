@@ -27,7 +27,7 @@ Store = FileStore | SqlStore | MongoStore
 Plant = Callable[[Store, Record, int], Awaitable[None]]
 """Puts that many copies of a record there, each under a digest of its own."""
 
-DATABASE = "sweeping"
+DATABASE = COLLECTION = "sweeping"  # the wire server keeps collections apart, not databases
 AT_ONCE = 5_000
 _NUMBERS = {
     "sqlite": "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < :many)",
@@ -74,7 +74,7 @@ async def plant_documents(store: Store, record: Record, many: int) -> None:
     assert isinstance(store, MongoStore)
     document = document_of(record, record.created_at)
     async with AsyncMongoClient[dict[str, Any]](store._url) as client:
-        records = client[DATABASE]["sessions"]
+        records = client[DATABASE][COLLECTION]
         for start in range(0, many, AT_ONCE):
             some = range(min(AT_ONCE, many - start))
             await records.insert_many([document | {"_id": secrets.token_hex(32)} for _ in some])
@@ -86,7 +86,7 @@ async def count(store: Store) -> int:
         return len(store._files.digests())
     if isinstance(store, MongoStore):
         async with AsyncMongoClient[dict[str, Any]](store._url) as client:
-            return await client[DATABASE]["sessions"].count_documents({})
+            return await client[DATABASE][COLLECTION].count_documents({})
     (table,) = store.metadata.tables.values()
     (row,) = await store._select(select(func.count()).select_from(table), {})
     return int(row[0])
@@ -97,5 +97,6 @@ def open_place(name: str, folder: Path, url: str, clock: Clock) -> tuple[Store, 
     if name == "file":
         return FileStore(folder / "data", clock=clock), plant_files
     if name == "mongodb":
-        return MongoStore(url, clock=clock, database=DATABASE, timeout=PATIENCE), plant_documents
+        store = MongoStore(url, clock=clock, database=DATABASE, collection=COLLECTION, timeout=PATIENCE)
+        return store, plant_documents
     return SqlStore(url, clock=clock, table=f"sweeping_{name}", timeout=PATIENCE), plant_rows
