@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 from tornado.httputil import HTTPConnection, HTTPHeaders, ResponseStartLine
 
-from eyewall.errors import HeadersSentError, SessionClosedError, TooManyAttemptsError
+from eyewall.errors import HeadersSentError, SessionClosedError, SessionError, TooManyAttemptsError
 from eyewall.tornado import session_of
 from tests.tornado.site import Handler, Way, serving
 
@@ -125,3 +125,38 @@ def _answer_over(connection: HTTPConnection, body: bytes) -> None:
     headers = HTTPHeaders({"Content-Length": str(len(body))})
     connection.write_headers(ResponseStartLine("", 200, "OK"), headers, body)
     connection.finish()
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_stranger_s_stream_can_be_handed_over(way: Way) -> None:
+    """A handler with a protocol of its own never gets the stream, because somebody looked at the session."""
+
+    class Takes(Handler):
+        async def get(self) -> None:
+            assert self.s.get("n") is None
+            connection = self.request.connection
+            assert connection is not None
+            stream = connection.detach()  # type: ignore[attr-defined]  # HTTP/1.1 has it
+            self._finished = True
+            await stream.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nmine")
+            stream.close()
+
+    async with serving(way, [("/", Takes)]) as site:
+        assert (await site.fetch("/")).body == b"mine"
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_stranger_s_stream_is_not_handed_over_with_what_nobody_saved(way: Way) -> None:
+    """A change that is lost without a word."""
+
+    class Loses(Handler):
+        async def get(self) -> None:
+            self.s["n"] = 1
+            connection = self.request.connection
+            assert connection is not None
+            with pytest.raises(SessionError, match="session was changed before detach"):
+                connection.detach()  # type: ignore[attr-defined]
+            self._finished = True
+
+    async with serving(way, [("/", Loses)]) as site:
+        assert (await site.fetch("/")).code == 500
