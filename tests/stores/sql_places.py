@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from eyewall.core.store import Clock
 from eyewall.stores import sql_urls
 from eyewall.stores.sql import SqlStore
+from eyewall.stores.sql_write_batching import Batch
 
 DATABASES: Final = ("sqlite", "postgres", "postgres_debian", "mariadb")
 _numbers = count(1)
@@ -63,6 +64,24 @@ def statements_of(store: SqlStore) -> Iterator[list[tuple[str, Any]]]:
         yield sent
     finally:
         event.remove(engine, "before_cursor_execute", listen)
+
+
+@contextmanager
+def batches_of(store: SqlStore) -> Iterator[list[Batch]]:
+    """Collect the batches of writes that ``store`` sends meanwhile."""
+    sent: list[Batch] = []
+    batching = store._pools.current().batching
+    send = batching._send
+
+    def listen(work: Any, **options: Any) -> Any:
+        sent.append(work.__self__)
+        return send(work, **options)
+
+    batching._send = listen
+    try:
+        yield sent
+    finally:
+        batching._send = send
 
 
 async def execute(store: SqlStore, statement: Any, values: Any = None) -> None:

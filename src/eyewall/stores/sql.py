@@ -1,12 +1,13 @@
 """The SQL store: SQLite, PostgreSQL, MySQL and MariaDB (extras ``sqlite``, ``postgres``, ``mysql``).
 
-Each verb is one statement, and so one transaction, whose WHERE clause carries the whole promise. The rest
-of the store lies in other files beside this one:
+Each verb is one statement whose WHERE clause carries the whole promise. The rest of the store lies in other
+files beside this one:
 
 - ``sql_urls``: the URLs people write, and our driver for each kind of database
 - ``sql_schema``: the table; record to row and back
 - ``sql_statements``: the statements
 - ``sql_batching``: loads of one turn of the event loop travel together
+- ``sql_writing``, ``sql_forms`` and ``sql_write_batching``: so do writes
 - ``sql_connections`` and ``sql_calls``: pools, deadlines, retries
 - ``sql_announcer``: telling every process something (PostgreSQL)
 - ``sql_startup``: what to say when a setting is wrong
@@ -21,7 +22,6 @@ from functools import partial
 from typing import Any, Final
 
 from sqlalchemy import Connection, Executable, MetaData
-from sqlalchemy.exc import IntegrityError
 
 from eyewall.core.announcing import Announcer
 from eyewall.core.record import Record
@@ -31,6 +31,7 @@ from eyewall.settings import Settings
 from eyewall.stores.sql_announcer import SqlAnnouncer
 from eyewall.stores.sql_batching import Batching, Row, padded
 from eyewall.stores.sql_connections import Pool, Pools, create_missing
+from eyewall.stores.sql_forms import form_of
 from eyewall.stores.sql_schema import (
     DEFAULT_TABLE,
     principal_digest,
@@ -42,6 +43,7 @@ from eyewall.stores.sql_schema import (
 from eyewall.stores.sql_startup import explained
 from eyewall.stores.sql_statements import Statements
 from eyewall.stores.sql_urls import ASYNCPG, driver_url
+from eyewall.stores.sql_writing import Values, Verb, Verbs
 
 SWEEP_STEP: Final = 500
 """Rows that go in one statement of a sweep. SQLite's other writers wait that long: milliseconds."""
@@ -95,7 +97,9 @@ class SqlStore:
         self.metadata: Final = MetaData()
         """Holds the table, for migration tools."""
         self._clock = clock
-        self._sql = Statements(session_table(self.metadata, table), database.get_backend_name())
+        sessions = session_table(self.metadata, table)
+        self._sql = Statements(sessions, database.get_backend_name())
+        self._verbs = Verbs(self._sql, sessions, database.get_dialect()(), form_of(driver, sessions))
         self._pools = Pools(lambda: Pool(database, driver, self.metadata, timeout=timeout, size=connections))
         self._batching = Batching(self._fetch)
         self._announcer = None
@@ -120,8 +124,7 @@ class SqlStore:
 
     async def create(self, record: Record) -> bool:
         """See :meth:`eyewall.core.store.Store.create`."""
-        work = partial(_insert, self._sql.create, to_row(record))
-        return await self._pools.current().write(work, repeatable=False)
+        return await self._write(self._verbs.create, record.digest, to_row(record))
 
     async def load(self, digest: bytes) -> Record | None:
         """See :meth:`eyewall.core.store.Store.load`."""
@@ -131,17 +134,13 @@ class SqlStore:
     async def replace(self, record: Record, *, version: int) -> bool:
         """See :meth:`eyewall.core.store.Store.replace`."""
         values = to_row(record)
-        values["wanted"] = values.pop("digest")
-        changed = await self._change(
-            self._sql.replace, values | {"expected": version, "now": self._now()}, repeatable=False
-        )
-        return changed == 1
+        values["expected"], values["now"] = version, self._now()
+        return await self._write(self._verbs.replace, record.digest, values)
 
     async def touch(self, digest: bytes, seen_at: datetime, expires_at: datetime) -> bool:
         """See :meth:`eyewall.core.store.Store.touch`."""
-        values = {"wanted": digest, "now": self._now()}
-        values |= {"seen_at": to_micros(seen_at), "expires_at": to_micros(expires_at)}
-        return await self._change(self._sql.touch, values) == 1
+        values = {"seen_at": to_micros(seen_at), "expires_at": to_micros(expires_at), "now": self._now()}
+        return await self._write(self._verbs.touch, digest, values)
 
     async def delete(self, digest: bytes) -> bool:
         """See :meth:`eyewall.core.store.Store.delete`.
@@ -149,7 +148,7 @@ class SqlStore:
         When the connection is lost while it is under way and the repetition finds nothing more to delete,
         it returns False.
         """
-        return await self._change(self._sql.delete, {"wanted": digest}) == 1
+        return await self._write(self._verbs.delete, digest, {})
 
     async def sweep(self, now: datetime, limit: int) -> int:
         """See :meth:`eyewall.core.store.Store.sweep`. Goes in steps, between which others get their turn."""
@@ -236,10 +235,12 @@ class SqlStore:
     def _select(self, statement: Executable, values: dict[str, Any]) -> asyncio.Future[list[Row]]:
         return self._pools.current().read(partial(_rows, statement, values))
 
-    def _change(
-        self, statement: Executable, values: dict[str, Any], *, repeatable: bool = True
-    ) -> asyncio.Future[int]:
-        return self._pools.current().write(partial(_count, statement, values), repeatable=repeatable)
+    def _change(self, statement: Executable, values: dict[str, Any]) -> asyncio.Future[int]:
+        return self._pools.current().write(partial(_count, statement, values), repeatable=True)
+
+    def _write(self, verb: Verb, digest: bytes, values: Values) -> asyncio.Future[bool]:
+        values["wanted"] = digest
+        return self._pools.current().batching.write(verb, values)
 
 
 def _rows(statement: Executable, values: dict[str, Any], connection: Connection) -> list[Row]:
@@ -248,13 +249,6 @@ def _rows(statement: Executable, values: dict[str, Any], connection: Connection)
 
 def _count(statement: Executable, values: dict[str, Any], connection: Connection) -> int:
     return connection.execute(statement, values).rowcount
-
-
-def _insert(statement: Executable, values: dict[str, Any], connection: Connection) -> bool:
-    try:
-        return _count(statement, values, connection) == 1
-    except IntegrityError:
-        return False
 
 
 def _undamaged(rows: Iterable[Row]) -> Iterator[Record]:

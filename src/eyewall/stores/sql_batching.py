@@ -63,7 +63,7 @@ def _deliver(part: Waiting, answer: asyncio.Future[list[Row]]) -> None:
             if future.done():
                 continue
             if error:
-                future.set_exception(_own_copy(error))
+                future.set_exception(own_copy(error))
             else:
                 _settle(future, rows.get(digest))
 
@@ -75,7 +75,7 @@ def _settle(future: asyncio.Future[Record | None], row: Row | None) -> None:
         future.set_exception(damage)
 
 
-def _own_copy(error: BaseException) -> BaseException:
+def own_copy(error: BaseException) -> BaseException:
     """One exception raised in many tasks would collect the tracebacks of all of them."""
     if not isinstance(error, StoreUnavailable):
         return error

@@ -42,7 +42,7 @@ class Call(Generic[T]):
     """A call in progress.
 
     Args:
-        work: does it; sets :attr:`connection` while it holds one.
+        work: does it; sets :attr:`connection` while it holds one, and :attr:`lost` when it has lost it.
         seconds: from now to the deadline.
         driver: knows how to drop a connection.
         place: the database, for messages; without a password.
@@ -53,6 +53,7 @@ class Call(Generic[T]):
     ) -> None:
         loop = asyncio.get_running_loop()
         self.connection: Connection | None = None
+        self.lost = False
         self.outcome: asyncio.Future[T] = loop.create_future()
         self.task = loop.create_task(work(self))
         self.task.add_done_callback(self._end)
@@ -108,15 +109,17 @@ class Call(Generic[T]):
         return unavailable
 
 
-def may_repeat(error: DBAPIError, *, repeatable: bool) -> bool:
+def may_repeat(error: Exception, *, lost: bool, repeatable: bool) -> bool:
     """Tell whether the work that ended with ``error`` may be done again.
 
     Args:
         error: what it ended with.
+        lost: whether it lost its connection; what went through SQLAlchemy says so itself.
         repeatable: whether doing it twice is the same as doing it once. Only then it may be repeated
             after a lost connection, because nobody knows what the server still did.
     """
-    return bool(UNTOUCHED & codes_of(error)) or (repeatable and error.connection_invalidated)
+    lost = lost or (isinstance(error, DBAPIError) and error.connection_invalidated)
+    return bool(UNTOUCHED & codes_of(error)) or (repeatable and lost)
 
 
 def codes_of(error: BaseException) -> set[str]:

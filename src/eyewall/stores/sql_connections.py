@@ -10,6 +10,8 @@ import asyncio
 import contextlib
 import os
 import random
+import sqlite3
+import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, nullcontext
@@ -25,6 +27,7 @@ from sqlalchemy.util import greenlet_spawn
 from eyewall.store_url import masked_url
 from eyewall.stores.sql_calls import Call, may_repeat
 from eyewall.stores.sql_urls import SQLITE, Driver
+from eyewall.stores.sql_write_batching import WriteBatching
 
 T = TypeVar("T")
 Work = Callable[[Connection], T]
@@ -34,6 +37,9 @@ RECYCLE_SECONDS: Final = 1800
 
 LOCK_SHARE: Final = 0.8
 """The part of the deadline that SQLite may wait for a lock: it gives up before we do."""
+
+SWITCH_SECONDS: Final = 0.2
+"""For so long a new SQLite file may be refused because others open it at the same moment."""
 
 PAUSES: Final = (0.02, 0.1, 0.3)
 """Seconds, give or take half, before the second, third and last attempt. The deadline is for all of them."""
@@ -58,7 +64,7 @@ if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork eithe
 
 
 class Pool:
-    """The connections of one event loop. Each call is one statement, in a transaction of its own.
+    """The connections of one event loop. Each call is one transaction: one statement, or a batch of writes.
 
     Work is written as ordinary blocking code over a SQLAlchemy connection. With asyncpg and asyncmy it runs
     in a greenlet, which waits by giving way to the event loop. With SQLite, whose calls do block, it runs in
@@ -96,20 +102,30 @@ class Pool:
             _to_close_before_forks.add(self._engine)
         else:
             _watch(self._engine, driver, self._open)
+        self.batching: Final = WriteBatching(self.write, timeout)
+        """Where writes of single records go."""
 
     def read(self, work: Work[T]) -> asyncio.Future[T]:
         """Start ``work`` on a connection, again on a fresh one if that is lost; return its outcome."""
         return self._call(work, nullcontext(), repeatable=True)
 
-    def write(self, work: Work[T], *, repeatable: bool, timeout: float | None = None) -> asyncio.Future[T]:
+    def write(
+        self,
+        work: Work[T],
+        *,
+        repeatable: bool,
+        timeout: float | None = None,
+        begin: Callable[[], object] | None = None,
+    ) -> asyncio.Future[T]:
         """Start ``work``, which changes something; return its outcome.
 
         Args:
             work: what to do with the connection.
             repeatable: True when doing it twice is the same as doing it once.
             timeout: seconds, if other than the pool's.
+            begin: called, on the event loop, when there is a connection for ``work``.
         """
-        return self._call(work, self._writer, repeatable=repeatable, timeout=timeout)
+        return self._call(work, self._writer, repeatable=repeatable, timeout=timeout, begin=begin)
 
     def _call(
         self,
@@ -118,26 +134,30 @@ class Pool:
         *,
         repeatable: bool,
         timeout: float | None = None,
+        begin: Callable[[], object] | None = None,
     ) -> asyncio.Future[T]:
         async def attempts(call: Call[T]) -> T:
             for pause in PAUSES:
                 try:
                     async with turn:
-                        return await self._attempt(call, work)
-                except DBAPIError as error:
-                    if not may_repeat(error, repeatable=repeatable):
+                        return await self._attempt(call, work, begin)
+                except Exception as error:
+                    if not may_repeat(error, lost=call.lost, repeatable=repeatable):
                         raise
                 await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - no secret
             async with turn:
-                return await self._attempt(call, work)
+                return await self._attempt(call, work, begin)
 
-        call = Call(attempts, seconds=timeout or self._timeout, driver=self._driver, place=self._place)
+        seconds = self._timeout if timeout is None else timeout
+        call = Call(attempts, seconds=seconds, driver=self._driver, place=self._place)
         self._calls.add(call)
         call.task.add_done_callback(lambda _task: self._calls.discard(call))
         return call.outcome
 
-    async def _attempt(self, call: Call[T], work: Work[T]) -> T:
+    async def _attempt(self, call: Call[T], work: Work[T], begin: Callable[[], object] | None) -> T:
         async with self._room:
+            if begin:
+                begin()
             return await self._off_the_loop(partial(self._connected, call, work))
 
     def _off_the_loop(self, function: Callable[[], T]) -> Awaitable[T]:
@@ -148,6 +168,7 @@ class Pool:
     def _connected(self, call: Call[T], work: Work[T]) -> T:
         if not self._ready and self._driver is SQLITE:
             _make_private(str(self._engine.url.database))
+        call.lost = False
         with self._engine.connect() as connection:
             call.connection = connection
             call.still_wanted()
@@ -156,10 +177,18 @@ class Pool:
                 self._ready = True
             try:
                 return work(connection)
-            except Exception:
+            except Exception as error:
                 if not self._driver.blocks:  # half an answer may still be on its way: nobody else may read it
+                    call.lost = not isinstance(error, DBAPIError) and self._is_lost(connection, error)
                     connection.invalidate()
                 raise
+
+    def _is_lost(self, connection: Connection, error: Exception) -> bool:
+        """Tell whether ``error``, one of the driver's own, means that ``connection`` has ended."""
+        if connection.invalidated:  # SQLAlchemy has found out
+            return True
+        raw: Any = error
+        return self._engine.dialect.is_disconnect(raw, connection.connection.dbapi_connection, None)
 
     async def close(self) -> None:
         """Wait for the calls under way, no longer than they may last, and hang up."""
@@ -259,9 +288,23 @@ def _set_pragmas(connection: Any, _record: object) -> None:
     nothing, but may undo the last changes before it.
     """
     cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")
+    _begin_log(cursor)
     cursor.execute("PRAGMA synchronous=NORMAL")
     cursor.close()
+
+
+def _begin_log(cursor: sqlite3.Cursor) -> None:
+    """Switch to the write-ahead log. When two connections do so at once, SQLite refuses one and waits not."""
+    end = time.monotonic() + SWITCH_SECONDS
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(SWITCH_SECONDS / 20)
+        else:
+            return
 
 
 def _make_private(path: str) -> None:

@@ -1,9 +1,21 @@
-"""Every statement the SQL store sends. Each is one transaction by itself, so none can be half done."""
+"""The statements of the SQL store. Each is whole by itself, so none can be half done."""
 
 from __future__ import annotations
 
-from sqlalchemy import Executable, Integer, Table, bindparam, delete, insert, select, text, update
+from sqlalchemy import (
+    Executable,
+    Integer,
+    Table,
+    bindparam,
+    delete,
+    insert,
+    literal_column,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.sql.dml import UpdateBase
 
 from eyewall.core.record import FORMAT_VERSION
 
@@ -19,11 +31,11 @@ class Statements:
     def __init__(self, table: Table, dialect: str) -> None:
         row = table.c
         wanted = row.digest == bindparam("wanted")
-        live = (row.expires_at > bindparam("now")) & (row.format == FORMAT_VERSION)
+        live = (row.expires_at > bindparam("now")) & (row.format == literal_column(str(FORMAT_VERSION)))
         self.create = _insert_if_free(table, dialect)
         self.load = select(table).where(wanted)
         self.load_many = select(table).where(row.digest.in_(bindparam("wanted", expanding=True)))
-        # The columns to set are the other parameters of the call.
+        # Which columns these two set is said where they are compiled (``sql_writing``).
         self.replace = update(table).where(wanted, row.version == bindparam("expected"), live)
         self.touch = update(table).where(wanted, live)
         self.delete = delete(table).where(wanted)
@@ -40,8 +52,8 @@ class Statements:
         self.probe = select(table).where(row.digest == b"")
 
 
-def _insert_if_free(table: Table, dialect: str) -> Executable:
-    """An INSERT that does nothing when the digest is taken, or, on MySQL, raises IntegrityError.
+def _insert_if_free(table: Table, dialect: str) -> UpdateBase:
+    """An INSERT that does nothing when the digest is taken, or, on MySQL, fails.
 
     MySQL's INSERT IGNORE would swallow every other error too, so the plain one is used there. On the
     others the conflict is no error, and so leaves no line in the server's log.
