@@ -156,6 +156,16 @@ def test_the_number_of_chunks_cannot_be_changed(claimed: str) -> None:
     assert read(cookies | {"__Host-session": [bent], "__Host-session.2": ["AAAA"]}) is None
 
 
+@pytest.mark.parametrize(
+    "beginning", ["1,", "1", "1..", "01.", " 1.", "\N{ARABIC-INDIC DIGIT ONE}.", "2.", "0.", "."]
+)
+def test_a_session_in_one_cookie_begins_in_one_way(beginning: str) -> None:
+    """Two spellings of one session are two keys for whatever counts, limits or remembers cookies."""
+    (value,) = sent_as(SESSIONS.to_lines(new_record(), NOW))["__Host-session"]
+    assert read({"__Host-session": [value]}) == new_record()
+    assert read({"__Host-session": [beginning + value.removeprefix("1.")]}) is None
+
+
 def test_one_chunk_cannot_stand_for_two() -> None:
     """The whole token in one value is not what we sent when we said two."""
     cookies = sent_as(SESSIONS.to_lines(in_chunks(2), NOW))

@@ -17,6 +17,7 @@ Everything here is a function of its arguments, the time included; no I/O, no cl
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -44,6 +45,7 @@ CLOCK_SKEW: Final = timedelta(seconds=60)
 
 _MOST_CANDIDATES: Final = 8
 _LEAST_ROOM: Final = 256
+_IN_ONE: Final = f"1.{FORMAT}."
 _FIRST: Final = re.compile(rf"[1-{MOST_CHUNKS}]\.{FORMAT}\.[A-Za-z0-9_-]{{8}}\.[A-Za-z0-9_-]+")
 _FURTHER: Final = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -74,12 +76,10 @@ class ClientSideSessions:
         self._sealer = sealer
         self._name = attributes.name
         self._cookies = [attributes, *(_numbered(attributes, number) for number in range(1, MOST_CHUNKS))]
-        self._rooms = [_room_in(cookie) for cookie in self._cookies[:max_chunks]]
-
-    @property
-    def names(self) -> tuple[str, ...]:
+        rooms = (_room_in(cookie) for cookie in self._cookies[:max_chunks])
+        self._ends = [0, *accumulate(rooms)]  # where each chunk begins, and the last one ends
+        self.names: Final = tuple(cookie.name for cookie in self._cookies)
         """The names of all cookies that a session may be in."""
-        return tuple(cookie.name for cookie in self._cookies)
 
     def to_lines(self, record: Record, now: datetime, names_sent: Iterable[str] = ()) -> list[str]:
         """Return the ``Set-Cookie`` lines that make the browser keep ``record``.
@@ -100,8 +100,10 @@ class ClientSideSessions:
         encoded = encode_record(record)
         chunks = self._chunks_for(len(encoded))
         value = f"{chunks}.{self._sealer.seal(encoded, self._name, str(chunks))}"
-        parts = zip(self._cookies[:chunks], self._cut(value, chunks), strict=True)
-        lines = [cookie.set(part) for cookie, part in parts]
+        lines = [
+            self._cookies[chunk].set(value[self._ends[chunk] : self._ends[chunk + 1]])
+            for chunk in range(chunks)
+        ]
         return lines + self._deletions(self._cookies[chunks:], names_sent)
 
     def delete_lines(self, names_sent: Iterable[str]) -> list[str]:
@@ -120,14 +122,30 @@ class ClientSideSessions:
             values: gives the request's values of a cookie name.
             now: the current time (UTC).
         """
-        firsts = [value for value in dict.fromkeys(values(self._name)) if _FIRST.fullmatch(value)]
+        sealed = self._sealed_in(values)
+        return None if sealed is None else _live_record(sealed, now)
+
+    def is_current(self, first: str) -> bool:
+        """Return whether the newest key is named in ``first``, the value of a session's first cookie."""
+        return self._sealer.is_current(first[2:])
+
+    def _sealed_in(self, values: Values) -> bytes | None:
+        """Return what is sealed in the cookies, when that is one thing."""
+        firsts = values(self._name)
+        if len(firsts) == 1 and firsts[0].startswith(_IN_ONE):
+            return self._opened(firsts[0])  # nearly always; of what shape the rest must be, the sealer knows
+        candidates = self._candidates(firsts, values)
+        found = [opened for value in candidates if (opened := self._opened(value)) is not None]
+        return found[0] if len(found) == 1 else None
+
+    def _candidates(self, firsts: Iterable[str], values: Values) -> Iterable[str]:
+        """Return the sealed texts that the chunks may be of; none when they are too many to try."""
+        firsts = [value for value in dict.fromkeys(firsts) if _FIRST.fullmatch(value)]
         if not firsts:
-            return None
+            return ()
         further = [_fitting(values(cookie.name)) for cookie in self._cookies[1:]]
-        if sum(prod(map(len, further[: int(first[0]) - 1])) for first in firsts) > _MOST_CANDIDATES:
-            return None
-        found = [opened for value in _joined(firsts, further) if (opened := self._opened(value)) is not None]
-        return _live_record(found[0], now) if len(found) == 1 else None
+        combinations = sum(prod(map(len, further[: int(first[0]) - 1])) for first in firsts)
+        return _joined(firsts, further) if combinations <= _MOST_CANDIDATES else ()
 
     def _opened(self, value: str) -> bytes | None:
         return self._sealer.open(value[2:], self._name, value[0])
@@ -135,19 +153,13 @@ class ClientSideSessions:
     def _chunks_for(self, encoded_bytes: int) -> int:
         """Return how many chunks are needed; how long a token gets is known before it is sealed."""
         needed = len("1.") + token_length(encoded_bytes)
-        for chunks, room in enumerate(accumulate(self._rooms), 1):
-            if needed <= room:
-                return chunks
-        raise SessionTooLargeError(
-            f"this session would take {needed} bytes of cookies; {sum(self._rooms)} fit into "
-            f"{len(self._rooms)}. Keep large data elsewhere and its key in the session, or choose a backend "
-            "that keeps sessions on the server."
-        )
-
-    def _cut(self, value: str, chunks: int) -> Iterator[str]:
-        for room in self._rooms[:chunks]:
-            yield value[:room]
-            value = value[room:]
+        if needed > self._ends[-1]:
+            raise SessionTooLargeError(
+                f"this session would take {needed} bytes of cookies; {self._ends[-1]} fit into "
+                f"{len(self._ends) - 1}. Keep large data elsewhere and its key in the session, or choose a "
+                "backend that keeps sessions on the server."
+            )
+        return bisect_left(self._ends, needed)
 
     def _deletions(self, cookies: Iterable[CookieAttributes], names_sent: Iterable[str]) -> list[str]:
         sent = frozenset(names_sent)
@@ -199,5 +211,10 @@ def _live_record(encoded: bytes, now: datetime) -> Record | None:
         record = decode_record(encoded)
     except DamagedRecordError:  # sealed by us, so it is of another version of Eyewall
         return None
+    return record if is_live(record, now) else None
+
+
+def is_live(record: Record, now: datetime) -> bool:
+    """Return whether what is written in ``record`` lets it count ``now``: it is not over, nor made later."""
     issued_at = max(record.created_at, record.seen_at)
-    return record if issued_at - now <= CLOCK_SKEW and now < record.expires_at else None
+    return issued_at - now <= CLOCK_SKEW and now < record.expires_at

@@ -112,6 +112,7 @@ class Draft(DraftValues):
     moved_from: bytes | None = None
     life: object = "the first"  # another one after destroy(): saves under way must not bring this one back
     names_sent: Sequence[str] = ()
+    sealed: tuple[object, Record, list[str]] | None = None  # by which cookie, what, and its Set-Cookie lines
     cookie: CookieAction
     companions: Mapping[str, str]  # Set-Cookie lines of cookies beside ours, by name
     doomed = _Work[tuple[Doomed, ...]](())

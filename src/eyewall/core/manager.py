@@ -165,7 +165,7 @@ class Manager(Saving):
         return [*self._cookies[https].lines(draft), *draft.companions.values()]
 
     def _cookie_lines(self, draft: Draft) -> list[str]:
-        return self._cookies[True].lines(draft)
+        return self._cookies[draft.https].lines(draft)
 
     def cookie_name(self, *, https: bool) -> str:
         """Return the session cookie's name on this kind of connection."""
