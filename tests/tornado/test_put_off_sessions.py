@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from copy import copy
 from datetime import timedelta
 
@@ -160,3 +161,21 @@ async def test_a_stranger_s_stream_is_not_handed_over_with_what_nobody_saved(way
 
     async with serving(way, [("/", Loses)]) as site:
         assert (await site.fetch("/")).code == 500
+
+
+async def test_a_stranger_s_stream_learns_that_its_answer_is_over() -> None:
+    """A page of events, open to all, cannot be asked for without a cookie; or waits for an end for ever."""
+    ends: list[asyncio.Future[str | None]] = []
+
+    class Events(Handler):
+        async def get(self) -> None:
+            ends.append(self.session_ended)
+            assert not ends[0].done()
+            self.write("event")
+            await self.flush()
+
+    async with serving("mixin", [("/", Events)]) as site:
+        answer = await site.fetch("/")
+        assert (answer.code, answer.body) == (200, b"event")
+    assert ends[0].done()
+    assert ends[0].result() is None
