@@ -8,9 +8,10 @@ from datetime import timedelta
 
 import pytest
 from tornado.httputil import HTTPConnection, HTTPHeaders, ResponseStartLine
+from tornado.web import RequestHandler
 
 from eyewall.errors import HeadersSentError, SessionClosedError, SessionError, TooManyAttemptsError
-from eyewall.tornado import session_of
+from eyewall.tornado import SessionMixin, session_of
 from tests.tornado.site import Handler, Way, serving
 
 WAYS: tuple[Way, ...] = ("mixin", "install")
@@ -167,7 +168,7 @@ async def test_a_stranger_s_stream_learns_that_its_answer_is_over() -> None:
     """A page of events, open to all, cannot be asked for without a cookie; or waits for an end for ever."""
     ends: list[asyncio.Future[str | None]] = []
 
-    class Events(Handler):
+    class Events(SessionMixin, RequestHandler):
         async def get(self) -> None:
             ends.append(self.session_ended)
             assert not ends[0].done()
