@@ -7,17 +7,16 @@ it. Nothing but the keys it touched is written, so the other request's keys surv
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from eyewall.core.payload import FlashEntry, Payload
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(msgspec.Struct, frozen=True):
     """Who the session belongs to from now on; None detaches the principal.
 
     The fields are those of :class:`~eyewall.core.payload.Payload`.
@@ -38,8 +37,7 @@ def identity_of(payload: Payload) -> Identity:
     return Identity(payload.principal, payload.authenticated_at, payload.device_id, payload.method)
 
 
-@dataclass(slots=True)
-class Changes:
+class Changes(msgspec.Struct):
     """The changes of one request, in a form that can be applied to any version of the record.
 
     Args:
@@ -54,10 +52,10 @@ class Changes:
     """
 
     cleared: bool = False
-    deleted: set[str] = field(default_factory=set)
-    assigned: dict[str, bytes] = field(default_factory=dict)
-    flashed: list[FlashEntry] = field(default_factory=list)
-    taken: set[bytes] = field(default_factory=set)
+    deleted: set[str] = msgspec.field(default_factory=set)
+    assigned: dict[str, bytes] = msgspec.field(default_factory=dict)
+    flashed: list[FlashEntry] = msgspec.field(default_factory=list)
+    taken: set[bytes] = msgspec.field(default_factory=set)
     identity: Identity | None = None
     goes_along: bool = False
 
@@ -74,24 +72,32 @@ class Changes:
 
     def apply_to(self, base: Payload) -> Payload:
         """Return ``base`` with these changes; ``base`` itself is left alone."""
-        who = identity_of(base) if self.identity is None else self._identity_over(base, self.identity)
-        data = {} if self.cleared else base.data.copy()
-        for key in self.deleted:
-            data.pop(key, None)
-        data.update({key: msgspec.Raw(value) for key, value in self.assigned.items()})
-        flash = [] if self.cleared else [entry for entry in base.flash if entry.id not in self.taken]
-        # Applied twice it has the effect of once: a save that was given up may have happened after all.
-        known = {entry.id for entry in flash}
-        flash += [entry for entry in self.flashed if entry.id not in known]
+        who = base if self.identity is None else self._identity_over(base, self.identity)
         return Payload(
             format=1,
-            data=data,
-            flash=flash,
+            data=self._data_over(base),
+            flash=self._flash_over(base),
             principal=who.principal,
             authenticated_at=who.authenticated_at,
             device_id=who.device_id,
             method=who.method,
         )
+
+    def _data_over(self, base: Payload) -> dict[str, msgspec.Raw]:
+        data = {} if self.cleared else base.data.copy()
+        for key in self.deleted:
+            data.pop(key, None)
+        for key, value in self.assigned.items():
+            data[key] = msgspec.Raw(value)
+        return data
+
+    def _flash_over(self, base: Payload) -> list[FlashEntry]:
+        if not (self.flashed or self.taken or self.cleared):
+            return base.flash  # nearly always; nobody changes a list that a payload holds
+        flash = [] if self.cleared else [entry for entry in base.flash if entry.id not in self.taken]
+        # Applied twice it has the effect of once: a save that was given up may have happened after all.
+        known = {entry.id for entry in flash}
+        return flash + [entry for entry in self.flashed if entry.id not in known]
 
     def _identity_over(self, base: Payload, who: Identity) -> Identity:
         if self.cleared or who.principal != base.principal or base.device_id is None:

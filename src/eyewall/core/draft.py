@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from operator import attrgetter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Generic, NamedTuple, Protocol, TypeVar
+
+from msgspec.structs import replace
 
 from eyewall.core.changes import NOBODY, Changes, Identity, identity_of
 from eyewall.core.draft_values import DraftValues, shown

@@ -69,7 +69,7 @@ class Payload(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw
         return not (self.data or self.flash or self.principal)
 
 
-_encoder: Final = msgspec.msgpack.Encoder()
+_encode: Final = msgspec.msgpack.Encoder().encode
 _decoder: Final = msgspec.msgpack.Decoder(Payload)
 
 
@@ -80,7 +80,7 @@ def empty_payload() -> Payload:
 
 def encode_payload(payload: Payload, digest: bytes) -> bytes:
     """Return ``payload`` as bytes bound to the record of ``digest``."""
-    body = _encoder.encode(payload)
+    body = _encode(payload)
     return _checksum(body, digest) + body
 
 

@@ -7,15 +7,15 @@ no longer be stored, or a cookie which could no longer be sent.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from types import MappingProxyType
 
 from eyewall.core.draft import CookieAction, Draft
+from eyewall.core.turns import Turns
 from eyewall.errors import HeadersSentError, SessionClosedError
 
 
-class SessionUse:
+class SessionUse(Turns):
     """How far the answer to a request is, and what that lets its session still do."""
 
     used = False
@@ -29,24 +29,13 @@ class SessionUse:
     failure: Exception | None = None
     absent: Exception | None = None  # why this page goes without the session
     draft: Draft
-    _lock: asyncio.Lock | None = None
 
     # -- for the adapter ----------------------------------------------------------------------------------
-
-    def turn(self) -> asyncio.Lock:
-        """The lock under which this session is saved: one save of one request at a time."""
-        if self._lock is None:
-            self._lock = asyncio.Lock()
-        return self._lock
 
     def is_untouched(self) -> bool:
         """Whether there cannot be anything to save: nobody changed anything, or read what has an inside."""
         draft = self.draft
-        return draft.changes is None and draft.is_idle and draft.seen is None and self._lock is None
-
-    def is_being_saved(self) -> bool:
-        """Whether a save of this session is under way."""
-        return self._lock is not None and self._lock.locked()
+        return draft.changes is None and draft.is_idle and draft.seen is None and not self._is_being_saved
 
     def refuse_with(self, headers: Mapping[str, str]) -> None:
         """Let an answer of 400 or more carry ``headers``."""

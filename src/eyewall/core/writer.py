@@ -31,7 +31,9 @@ Spawn = Callable[[Coroutine[Any, Any, None]], object]
 
 
 class _Change:
-    """One request's change on its way into the store, alone or with others."""
+    """One request's change that waits to be written, together with others."""
+
+    __slots__ = ("_broken", "_future", "_result", "_step")
 
     def __init__(self, step: Step) -> None:
         self._step = step
@@ -116,37 +118,50 @@ class Writer(Moving):
         created = await self._store.create(record)
         return Issued(session_id, record, payload) if created else None
 
-    async def change(self, record: Record, payload: Payload, step: Step) -> Stored:
+    async def change(
+        self, record: Record, payload: Payload, step: Step, changed: Payload | None = None
+    ) -> Stored:
         """Swap in what ``step`` makes of the session; returns what is stored then.
+
+        Args:
+            record: the session as it is known.
+            payload: what is in it.
+            step: the change.
+            changed: what ``step`` makes of ``payload``, if somebody has computed it already.
 
         Raises:
             SessionEndedError: the record is gone.
         """
         digest = record.digest
-        change = _Change(step)
         queue = self._queues.get(digest)
         if queue is not None:  # somebody is writing this session: be part of the next write
+            change = _Change(step)
             queue.append(change)
             return await change.wait()
         self._queues[digest] = []
-        try:
-            await self._swap([change], (record, payload))
+        try:  # nearly every change is alone, and its first attempt succeeds
+            changed = step(payload) if changed is None else changed
+            if changed is payload:
+                return record, payload
+            successor = self._next(record, changed)
+            if await self._store.replace(successor, version=record.version):
+                return successor, changed
+            return await self._swap(step, await self._reload(digest, conflicts=0), conflicts=1)
         finally:
             self._serve_queue(digest)
-        return change.outcome()
 
-    async def _swap(self, changes: list[_Change], current: Stored) -> None:
-        """Write all ``changes`` in one compare-and-swap; starts over from the newer record on a conflict."""
-        for conflicts in range(MOST_CONFLICTS):
+    async def _swap(self, step: Step, current: Stored, conflicts: int = 0) -> Stored:
+        """Write what ``step`` makes of ``current`` by compare-and-swap; starts over from the newer record."""
+        while conflicts < MOST_CONFLICTS:
             record, payload = current
-            for change in changes:
-                payload = change.applied_to(payload)
-            successor = record if payload is current[1] else self._next(record, payload)
-            if successor is record or await self._store.replace(successor, version=record.version):
-                for change in changes:
-                    change.succeed((successor, payload))
-                return
+            changed = step(payload)
+            if changed is payload:
+                return current
+            successor = self._next(record, changed)
+            if await self._store.replace(successor, version=record.version):
+                return successor, changed
             current = await self._reload(record.digest, conflicts)
+            conflicts += 1
         raise StoreUnavailable(TOO_CONTESTED)
 
     def _serve_queue(self, digest: bytes) -> None:
@@ -159,7 +174,7 @@ class Writer(Moving):
         changes = [change for change in changes if not change.is_given_up()]
         try:
             async with asyncio.timeout(self._limits.patience):
-                await self._swap(changes, await self._reload(digest, conflicts=0))
+                await self._write_together(digest, changes)
         except SessionTooLargeError:
             for change in changes:  # together they do not fit; alone most of them may
                 await self._write_alone(digest, change)
@@ -172,8 +187,20 @@ class Writer(Moving):
         finally:
             self._serve_queue(digest)
 
+    async def _write_together(self, digest: bytes, changes: list[_Change]) -> None:
+        """Write all ``changes``, in the order they came, in one compare-and-swap."""
+
+        def step(payload: Payload) -> Payload:
+            for change in changes:
+                payload = change.applied_to(payload)
+            return payload
+
+        stored = await self._swap(step, await self._reload(digest, conflicts=0))
+        for change in changes:
+            change.succeed(stored)
+
     async def _write_alone(self, digest: bytes, change: _Change) -> None:
         try:
-            await self._swap([change], await self._reload(digest, conflicts=0))
+            await self._write_together(digest, [change])
         except Exception as error:  # noqa: BLE001 - as above
             change.fail(error)

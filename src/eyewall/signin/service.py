@@ -153,10 +153,10 @@ class SignInManager(RevokingManager):
         digest, draft.brought_back = draft.brought_back, None
         if digest is None or draft.record is None or draft.record.digest != digest:
             return  # what has become of it was this request's own doing
-        with contextlib.suppress(StoreUnavailable):  # nobody knows, so the browser is told what it needs
-            async with self._health.watching(self._timeout / 2):
-                if await self._is_gone(digest):
-                    self._tell_nothing(draft)
+        # When the store fails nobody knows, so the browser is told what it needs.
+        with contextlib.suppress(StoreUnavailable), self._health.watching(self._timeout / 2):
+            if await self._is_gone(digest):
+                self._tell_nothing(draft)
 
     async def _is_gone(self, digest: bytes) -> bool:
         try:
@@ -176,7 +176,8 @@ class SignInManager(RevokingManager):
     # -- carrying out what a request asked for ------------------------------------------------------------
 
     async def _carry_out(self, draft: Draft, before: Payload, changes: Changes) -> None:
-        await self._end_the_rest(draft)
+        if draft.leaving:
+            await self._end_the_rest(draft)
         if draft.remember is False:
             await self._end_token(draft)
         own = draft.moved_from if draft.record is None else draft.record.digest

@@ -142,9 +142,9 @@ async def test_a_storm_of_forged_ends_does_not_multiply_in_the_store(
         process.sessions.watch.heard(message)
         if process.sessions.watch._by_digest and arrived.is_set():
             await asyncio.sleep(0)
-    tasks = len(process.sessions._background._tasks)
+    tasks = len(process.sessions._background.under_way())
     go_on.set()
-    await until(lambda: not process.sessions._background._tasks, "all looks are done")
+    await until(lambda: not process.sessions._background.under_way(), "all looks are done")
     assert tasks <= 2
     assert process.store.calls.count("load") <= 3
     assert await socket.is_open()

@@ -183,7 +183,7 @@ async def by_hand(
 async def nothing_left(process: Process) -> None:
     """Nothing is watched, no handler is alive, nothing runs."""
     await until(lambda: is_empty(process.sessions), "nothing is watched any more")
-    await until(lambda: not process.sessions._background._tasks, "nothing runs")
+    await until(lambda: not process.sessions._background.under_way(), "nothing runs")
     for _ in range(100):
         gc.collect()
         if not Counted.alive:
