@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import re
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from asyncio import get_running_loop
 from collections.abc import AsyncIterator, Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
+from os import getpid
 from typing import Any, Final, Self
 from weakref import WeakKeyDictionary
 
@@ -39,6 +39,7 @@ from eyewall.stores.resp_replies import (
     Reply,
     is_misconfiguration,
     is_wrong_type,
+    sent_again,
     sound,
 )
 
@@ -79,11 +80,12 @@ class RespStore:
             raise ConfigurationError("wait_replicas does not work with +cluster; leave it at 0")
         self._clock = clock
         self._prefix = prefix
+        self._sessions, self._principals = f"{prefix}s:".encode(), f"{prefix}p:".encode()
         self._timeout = timeout
         self._wait_replicas = wait_replicas
         self._links: WeakKeyDictionary[asyncio.AbstractEventLoop, Carrier] = WeakKeyDictionary()
         self._latest: tuple[asyncio.AbstractEventLoop, int, Carrier] | None = None
-        self._pid = os.getpid()
+        self._pid = getpid()
         self._inherited: list[object] = []
         self._told_of_eviction = False
         self._announcer = RespAnnouncer(self._address, prefix, timeout, self._ask)
@@ -129,7 +131,7 @@ class RespStore:
 
     async def create(self, record: Record) -> bool:
         """See :meth:`eyewall.core.store.Store.create`."""
-        key, life = self._session_key(record.digest), self._life(record.expires_at)
+        key, life = self._session_key(record.digest), layout.life(record.expires_at, self._clock())
         insert: Command = ("SET", key, layout.pack(record), "NX", "PX", life)
         return await self._ask(*self._enlisting(record), insert) is not None
 
@@ -140,12 +142,13 @@ class RespStore:
 
     async def replace(self, record: Record, *, version: int) -> bool:
         """See :meth:`eyewall.core.store.Store.replace`."""
+        now = self._clock()
         swap = layout.REPLACE.on(
             self._session_key(record.digest),
             layout.pack_version(version),
-            layout.microseconds(self._clock()),
+            layout.microseconds(now),
             layout.pack(record),
-            self._life(record.expires_at),
+            layout.life(record.expires_at, now),
         )
         ends = record.successor is not None
         owner = await self._ask(*self._enlisting(record), swap, ends=ends)
@@ -155,11 +158,12 @@ class RespStore:
 
     async def touch(self, digest: bytes, seen_at: datetime, expires_at: datetime) -> bool:
         """See :meth:`eyewall.core.store.Store.touch`."""
+        now = self._clock()
         owner = await self._ask(
             layout.TOUCH.on(
                 self._session_key(digest),
-                layout.microseconds(self._clock()),
-                self._life(expires_at),
+                layout.microseconds(now),
+                layout.life(expires_at, now),
                 layout.pack_times(seen_at, expires_at),
             )
         )
@@ -180,11 +184,11 @@ class RespStore:
 
     async def close(self) -> None:
         """Close this event loop's connections. Closing twice does nothing more."""
-        if self._pid != os.getpid():
+        if self._pid != getpid():
             self._leave_to_parent()
         await self._announcer.close()
         self._latest = None
-        if (link := self._links.pop(asyncio.get_running_loop(), None)) is not None:
+        if (link := self._links.pop(get_running_loop(), None)) is not None:
             await link.close()
 
     # Capabilities
@@ -222,10 +226,10 @@ class RespStore:
 
     async def scan(self) -> AsyncIterator[Record]:
         """See :meth:`eyewall.core.store.Scan.scan`."""
-        start = f"{self._prefix}s:"
+        pattern = re.sub(r"([*?\[\]\\])", r"\\\1", f"{self._prefix}s:") + "*"
         waiting: list[bytes] = []
-        async for key in self._link().scan(re.sub(r"([*?\[\]\\])", r"\\\1", start) + "*"):
-            waiting += _digest_in(key[len(start.encode()) :])
+        async for key in self._link().scan(pattern):
+            waiting += layout.digest_in(key[len(self._sessions) :])
             if len(waiting) >= AT_ONCE:
                 async for record in self._live(waiting):
                     yield record
@@ -239,21 +243,17 @@ class RespStore:
 
     # Keys and commands
 
-    def _session_key(self, digest: bytes) -> str:
-        return f"{self._prefix}s:{_text(digest)}"
+    def _session_key(self, digest: bytes) -> bytes:
+        return self._sessions + layout.text_of(digest)
 
-    def _principal_key(self, mark: bytes) -> str:
-        return f"{self._prefix}p:{_text(mark)}"
-
-    def _life(self, expires_at: datetime, late: timedelta = layout.LATE) -> int:
-        """How long the server keeps something (milliseconds); relative, so that its clock does not matter."""
-        left = layout.microseconds(expires_at) - layout.microseconds(self._clock() - late)
-        return max(left // 1000, 1)
+    def _principal_key(self, mark: bytes) -> bytes:
+        return self._principals + layout.text_of(mark)
 
     def _enlist(self, mark: bytes, digest: bytes, expires_at: datetime) -> Command:
-        late = layout.LISTED_LATE
-        past, end = layout.microseconds(self._clock() - late), layout.microseconds(expires_at)
-        return layout.ENLIST.on(self._principal_key(mark), past, end, digest, self._life(expires_at, late))
+        now, late = self._clock(), layout.LISTED_LATE
+        past, end = layout.microseconds(now - late), layout.microseconds(expires_at)
+        life = layout.life(expires_at, now, late)
+        return layout.ENLIST.on(self._principal_key(mark), past, end, digest, life)
 
     def _enlisting(self, record: Record) -> tuple[Command, ...]:
         if record.principal is None:
@@ -269,13 +269,22 @@ class RespStore:
 
     async def _ask(self, *commands: Command, ends: bool = False) -> Any:
         """Run ``commands`` in order, return the last reply; with ``ends``, once the replicas have it."""
-        if not (ends and self._wait_replicas):
-            return [sound(reply) for reply in await self._link().send(*commands)][-1]
+        if ends and self._wait_replicas:
+            return await self._ask_and_wait(commands)
+        link = self._link()
+        replies = await link.send(*commands)
+        for reply in replies:
+            if isinstance(reply, Exception):
+                return [sound(reply) for reply in await sent_again(link, commands, replies)][-1]
+        return replies[-1]
+
+    async def _ask_and_wait(self, commands: tuple[Command, ...]) -> Any:
         # An end asked for again deletes nothing, and then Valkey's WAIT waits for nothing. So replicas are
         # also sent what they always get, even from a full server; nobody listens, nor need it be allowed.
         notice: Command = ("PUBLISH", f"{self._prefix}w", b"")
         wait: Command = ("WAIT", self._wait_replicas, int(self._timeout * 500))
-        *replies, _, counted = await self._link().send(*commands, notice, wait)
+        commands, link = (*commands, notice, wait), self._link()
+        *replies, _, counted = await sent_again(link, commands, await link.send(*commands))
         reply, replicas = [sound(reply) for reply in replies][-1], sound(counted)
         if replicas < self._wait_replicas:
             heard = f"{replicas} of {self._wait_replicas} replicas"
@@ -283,11 +292,12 @@ class RespStore:
         return reply
 
     def _read(self, digest: bytes, reply: Reply) -> Record | None:
-        if reply is None:
-            return None
+        if isinstance(reply, bytes):
+            return layout.unpack(reply, digest, self._clock())
         if is_wrong_type(reply):
             raise DamagedRecordError("not a session record: not even a string")
-        return layout.unpack(sound(reply), digest, self._clock())
+        sound(reply)
+        return None
 
     def _read_sound(self, digest: bytes, reply: Reply) -> Record | None:
         """As :meth:`_read`, but for lists, from which damaged records are left out."""
@@ -300,10 +310,8 @@ class RespStore:
         """Yield what the server holds for each of ``digests``."""
         link = self._link()
         for some in _chunks(digests):
-            replies = await asyncio.gather(
-                *(link.send(("GET", self._session_key(digest))) for digest in some)
-            )
-            for digest, (reply,) in zip(some, replies, strict=True):
+            asked = (link.send(("GET", self._session_key(digest))) for digest in some)
+            for digest, (reply,) in zip(some, await asyncio.gather(*asked), strict=True):
                 yield digest, reply
 
     async def _live(self, digests: Sequence[bytes]) -> AsyncIterator[Record]:
@@ -313,9 +321,9 @@ class RespStore:
 
     def _link(self) -> Carrier:
         """The connections of this event loop in this process, made when first asked for."""
-        loop, pid = asyncio.get_running_loop(), os.getpid()
-        if self._latest is not None and self._latest[0] is loop and self._latest[1] == pid:
-            return self._latest[2]
+        loop, pid, latest = get_running_loop(), getpid(), self._latest
+        if latest is not None and latest[0] is loop and latest[1] == pid:
+            return latest[2]
         if self._pid != pid:
             self._leave_to_parent()
         if (link := self._links.get(loop)) is None:
@@ -329,23 +337,13 @@ class RespStore:
         """Put aside what was inherited by a fork, unclosed: closing it would deafen the parent's loop."""
         self._inherited += [*self._links.items(), self._latest]
         self._links = WeakKeyDictionary()
-        self._pid = os.getpid()
+        self._pid = getpid()
 
 
 def _open(address: Address, timeout: float) -> Carrier:
     if address.kind == "cluster":
         return ClusterLink(address, timeout)
     return Link(Source(address, timeout), timeout)
-
-
-def _text(digest: bytes) -> str:
-    return urlsafe_b64encode(digest).rstrip(b"=").decode("ascii")
-
-
-def _digest_in(text: bytes) -> Iterable[bytes]:
-    """Yield the digest that ends a session's key; nothing when a stranger made the key."""
-    with contextlib.suppress(ValueError):
-        yield urlsafe_b64decode(text + b"=" * (-len(text) % 4))
 
 
 def _chunks(digests: Sequence[bytes]) -> Iterable[Sequence[bytes]]:

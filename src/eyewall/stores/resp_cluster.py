@@ -200,4 +200,5 @@ def _place(host: str, port: int, told_by: Place) -> Place:
 
 def _key_of(command: Command) -> str | bytes:
     """Return the key that ``command`` is about: our scripts have one, too."""
-    return str(command[3] if command[0] == Script.COMMAND else command[1])
+    key = command[3 if command[0] in (Script.COMMAND, Script.IN_FULL) else 1]
+    return key if isinstance(key, bytes) else str(key)

@@ -17,7 +17,11 @@ a truncated or foreign value is told by its length.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+from base64 import urlsafe_b64decode
+from binascii import b2a_base64
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from struct import Struct
 from typing import Final
@@ -29,12 +33,16 @@ from eyewall.errors import DamagedRecordError
 from eyewall.stores.resp_replies import Script
 
 HEADER: Final = Struct(">BIQ?qq")
+START: Final = Struct(">BI8x?")
+"""What every load needs of the header: without the version, and the times that only a touched record has."""
 TIMES: Final = Struct(">?qq")
 """The last three fields of the header, which a touch overwrites."""
 
+_TO_URL: Final = bytes.maketrans(b"+/", b"-_")
 DIGEST_BYTES: Final = 32
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND: Final = timedelta(microseconds=1)
+MILLISECOND: Final = timedelta(milliseconds=1)
 
 LATE: Final = timedelta(minutes=1)
 """How long the server keeps what our clock calls dead; and how far apart the servers' clocks may be."""
@@ -42,6 +50,17 @@ LATE: Final = timedelta(minutes=1)
 LISTED_LATE: Final = timedelta(days=1)
 """How long a principal's list keeps a session after the end it knows of. A touch that is cut short between
 its two writes prolongs the session and not its entry, so this should exceed the idle timeout."""
+
+
+def text_of(digest: bytes) -> bytes:
+    """Return ``digest`` as it stands in the name of a key: base64url without padding."""
+    return b2a_base64(digest, newline=False).translate(_TO_URL).rstrip(b"=")
+
+
+def digest_in(text: bytes) -> Iterable[bytes]:
+    """Yield the digest that ends a session's key; nothing when a stranger made the key."""
+    with contextlib.suppress(ValueError):
+        yield urlsafe_b64decode(text + b"=" * (-len(text) % 4))
 
 
 def mark_of(principal: str | None) -> bytes:
@@ -65,17 +84,15 @@ def unpack(value: bytes, digest: bytes, now: datetime) -> Record | None:
     """
     if len(value) < HEADER.size:
         raise DamagedRecordError("not a session record: too short")
-    mark_length, length, _, touched, expires_at, seen_at = HEADER.unpack_from(value)
+    mark_length, length, touched = START.unpack_from(value)
     if length != len(value) or mark_length not in (0, DIGEST_BYTES):
         raise DamagedRecordError("not a session record: the header does not fit")
-    if expires_at <= microseconds(now):
-        return None
     record = decode_record(value[HEADER.size + mark_length :])
     if record.digest != digest:
         raise DamagedRecordError("the record of another session")
     if touched:
-        return msgspec.structs.replace(record, seen_at=_moment(seen_at), expires_at=_moment(expires_at))
-    return record
+        record = _touched(record, *TIMES.unpack_from(value, START.size - 1))
+    return record if record.expires_at > now else None
 
 
 def pack_version(version: int) -> bytes:
@@ -88,9 +105,18 @@ def pack_times(seen_at: datetime, expires_at: datetime) -> bytes:
     return TIMES.pack(True, microseconds(expires_at), microseconds(seen_at))
 
 
+def life(expires_at: datetime, now: datetime, late: timedelta = LATE) -> int:
+    """How long the server keeps something (milliseconds); relative, so that its clock does not matter."""
+    return max((expires_at - now + late) // MILLISECOND, 1)
+
+
 def microseconds(moment: datetime) -> int:
     """Return ``moment`` as microseconds since 1970, exactly."""
     return (moment - EPOCH) // MICROSECOND
+
+
+def _touched(record: Record, _: bool, expires_at: int, seen_at: int) -> Record:  # noqa: FBT001 - as packed
+    return msgspec.structs.replace(record, seen_at=_moment(seen_at), expires_at=_moment(expires_at))
 
 
 def _moment(count: int) -> datetime:
