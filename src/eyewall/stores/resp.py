@@ -17,6 +17,7 @@ import re
 from asyncio import get_running_loop
 from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import datetime
+from math import inf
 from os import getpid
 from typing import Any, Final, Self
 from weakref import WeakKeyDictionary
@@ -126,6 +127,11 @@ class RespStore:
         if host is not None:
             return ConfigurationError(f"Redis or Valkey: the host {host!r} is not known; check its name")
         return StoreUnavailable(str(error))
+
+    @property
+    def longest_wait(self) -> float:
+        """See :class:`eyewall.core.store.KeepsTime`. A cluster may send a call on, again and again."""
+        return inf if self._address.kind == "cluster" else self._timeout
 
     # The six verbs
 

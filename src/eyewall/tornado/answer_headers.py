@@ -63,6 +63,16 @@ def make_private(headers: HTTPHeaders, *, no_store: bool) -> None:
     headers["Cache-Control"] = ", ".join(kept)
 
 
+def as_said(headers: HTTPHeaders, said: list[tuple[str, str]]) -> HTTPHeaders:
+    """Return headers that are as they were when ``said`` was read off ``headers``: nearly always these."""
+    if list(headers.get_all()) == said:
+        return headers
+    again = HTTPHeaders()  # not headers.copy() in the first place: it costs more than the whole barrier
+    for name, value in said:
+        again.add(name, value)
+    return again
+
+
 def add_refusal_headers(headers: HTTPHeaders, status: int, session: Session) -> None:
     """Add what an answer of 400 or more must say.
 

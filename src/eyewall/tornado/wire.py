@@ -29,6 +29,7 @@ from eyewall.core.session import Session
 from eyewall.errors import SessionError, StoreUnavailable
 from eyewall.tornado.answer_headers import (
     add_refusal_headers,
+    as_said,
     make_private,
     replacement,
     set_our_cookies,
@@ -136,8 +137,8 @@ class CommitBarrier(HTTPConnection):
             self._refuse_unsaved("a WebSocket handshake")
         if not session.used or not self._must_hold(touching=True):
             return self._send_head(start_line, headers, chunk)
-        waiting = headers.copy()  # the handler may go on changing its own
-        return self._hold(lambda: self._send_head(start_line, waiting, chunk))
+        said = list(headers.get_all())  # the handler may go on changing its own
+        return self._hold(lambda: self._send_head(start_line, as_said(headers, said), chunk))
 
     def _refuse_unsaved(self, what: str) -> None:
         """Fail where the stream is handed over within one call, so that nothing can wait for a save."""
