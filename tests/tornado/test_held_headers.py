@@ -22,10 +22,10 @@ class Late(Handler):
 
 async def test_headers_changed_after_finish_reach_nobody(serve: ServeSite) -> None:
     """An answer whose head is not what the handler finished: a cookie or a cache rule meant for another."""
-    async with serve([("/", Late)]) as site:
-        answer = await site.fetch("/")
-        assert answer.body == b"done"
-        assert answer.headers["X-Said"] == "in time"
-        assert answer.headers.get_list("X-Twice") == ["one", "two"]
-        assert "X-Late" not in answer.headers
-        assert answer.headers.get_list("Set-Cookie")
+    site = await serve([("/", Late)])
+    answer = await site.fetch("/")
+    assert answer.body == b"done"
+    assert answer.headers["X-Said"] == "in time"
+    assert answer.headers.get_list("X-Twice") == ["one", "two"]
+    assert "X-Late" not in answer.headers
+    assert answer.headers.get_list("Set-Cookie")
