@@ -68,3 +68,17 @@ async def test_a_store_that_keeps_time_is_watched_by_no_second_clock() -> None:
     session = manager.open([await _cookie()], https=True)
     await manager.load(session)
     assert manager._health.deadlines._timer is None
+
+
+async def test_a_session_that_could_not_be_loaded_fails_at_every_use() -> None:
+    """A handler that catches the first failure goes on with an empty session, and stores it."""
+    manager = _manager(Hanging())
+    session = manager.open([await _cookie()], https=True)
+    await manager.load(session)
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable):
+            session.get("n")
+        with pytest.raises(StoreUnavailable):
+            session["n"]
+        with pytest.raises(StoreUnavailable):
+            session["n"] = 2
