@@ -10,8 +10,7 @@ from __future__ import annotations
 import os
 import secrets
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from errno import ELOOP, ENXIO
 from pathlib import Path
@@ -48,7 +47,7 @@ def make_private_folder(folder: Path) -> None:
         )
 
 
-def read_file(path: Path) -> bytes:
+def read_file(path: str) -> bytes:
     """Return what the regular file ``path`` holds.
 
     Raises:
@@ -58,15 +57,25 @@ def read_file(path: Path) -> bytes:
     """
     descriptor = _open_unfollowed(path)
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        facts = os.fstat(descriptor)
+        if not stat.S_ISREG(facts.st_mode):
             raise DamagedRecordError(f"{path} is not a regular file")
-        with os.fdopen(descriptor, "rb", closefd=False) as file:
-            return file.read()
+        return _read_all(descriptor, facts.st_size)
     finally:
         os.close(descriptor)
 
 
-def _open_unfollowed(path: Path) -> int:
+def _read_all(descriptor: int, size: int) -> bytes:
+    """Read to the end, which a read has met that gives less than was asked for."""
+    blob = b""
+    while more := os.read(descriptor, size + 1):
+        blob += more
+        if len(more) <= size:
+            break
+    return blob
+
+
+def _open_unfollowed(path: str) -> int:
     # O_NONBLOCK: opening a planted pipe would wait for a writer for ever.
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
@@ -77,30 +86,77 @@ def _open_unfollowed(path: Path) -> int:
         raise
 
 
-@contextmanager
-def written_aside(folder: Path, blob: bytes, *, now: datetime, modified: datetime) -> Iterator[Path]:
-    """Write ``blob`` to a new file in ``folder``, force it to disk, and yield its path to be renamed.
+class Aside:
+    """A file on its way to disk under a temporary name, until it takes its own or is discarded.
+
+    The disk begins at once: of several files written before the first is waited for, most are there by
+    then, and it has worked for all of them together.
 
     Args:
-        folder: where the file will stay, so that the rename is one step of one file system.
+        folder: where the file will stay, so that taking its name is one step of one file system.
         blob: the content.
-        now: goes into the name, so that :func:`is_old_temp` can tell left-overs.
+        now: goes into the temporary name, so that :func:`is_old_temp` can tell left-overs.
         modified: the file's modification time.
 
-    Whatever still has the temporary name afterwards is removed, as after an error.
+    Raises:
+        OSError: it cannot be written; nothing is left.
     """
-    path = folder / f"{TEMP_PREFIX}{int(now.timestamp())}-{secrets.token_hex(8)}"
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(blob)
-            file.flush()
-            os.utime(descriptor, ns=(nanoseconds(modified), nanoseconds(modified)))
-            os.fsync(descriptor)
-        yield path
-    finally:
-        with suppress(FileNotFoundError):
-            path.unlink()
+
+    def __init__(self, folder: Path, blob: bytes, *, now: datetime, modified: datetime) -> None:
+        self._path = f"{folder}/{TEMP_PREFIX}{int(now.timestamp())}-{secrets.token_hex(8)}"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        self._descriptor: int | None = os.open(self._path, flags, 0o600)
+        self._is_temporary = True
+        try:
+            _write_all(self._descriptor, blob)
+            end = nanoseconds(modified)
+            os.utime(self._descriptor, ns=(end, end))
+            _begin_writing(self._descriptor, len(blob))
+        except BaseException:
+            self.discard()
+            raise
+
+    def force(self) -> None:
+        """Wait until the disk has it. Before that, it must not take its name."""
+        if self._descriptor is not None:
+            os.fsync(self._descriptor)
+            self._close()
+
+    def replace(self, path: str) -> None:
+        """Take the name ``path``, from whatever has it."""
+        Path(self._path).rename(path)
+        self._is_temporary = False
+
+    def link(self, path: str) -> None:
+        """Take the name ``path`` as well; unlike a rename, FileExistsError when something has it."""
+        os.link(self._path, path)
+
+    def discard(self) -> None:
+        """Let go of it, and remove what still has the temporary name."""
+        self._close()
+        if self._is_temporary:
+            with suppress(FileNotFoundError):
+                Path(self._path).unlink()
+            self._is_temporary = False
+
+    def _close(self) -> None:
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _write_all(descriptor: int, blob: bytes) -> None:
+    written = os.write(descriptor, blob)
+    while written < len(blob):  # a disk that is nearly full takes a part, and refuses the rest
+        written += os.write(descriptor, blob[written:])
+
+
+def _begin_writing(descriptor: int, size: int) -> None:
+    """Let the disk begin, where the system can be asked to: a hint that may do nothing."""
+    if hasattr(os, "posix_fadvise"):
+        # Without the last byte, so that the cache keeps the last page: small files are read soon.
+        with suppress(OSError):
+            os.posix_fadvise(descriptor, 0, max(size - 1, 1), os.POSIX_FADV_DONTNEED)
 
 
 def is_old_temp(name: str, before: datetime) -> bool:

@@ -29,6 +29,10 @@ FIRST_PAUSE: Final = 0.0005
 LONGEST_PAUSE: Final = 0.008
 
 
+class LockHeldError(StoreUnavailable):
+    """Somebody else holds the lock, and held it as long as one was to wait."""
+
+
 class _ProcessState:
     """What one process holds; a forked child must not believe it holds its parent's locks."""
 
@@ -60,17 +64,22 @@ class FolderLocks:
         self._state = _ProcessState()
 
     @contextmanager
-    def holding(self, digest: bytes) -> Iterator[None]:
+    def holding(self, digest: bytes, *, waiting: bool = True) -> Iterator[None]:
         """Hold the lock of ``digest`` for the length of a ``with`` block. Blocks the calling thread.
 
+        Args:
+            digest: what is locked, with all that share its slot.
+            waiting: whether to wait for whoever holds it, up to the timeout.
+
         Raises:
-            StoreUnavailable: somebody else still held it after the timeout.
+            LockHeldError: somebody else still held it then; a StoreUnavailable.
             OSError: the lock file cannot be opened.
         """
-        deadline = time.monotonic() + self._timeout
+        patience = self._timeout if waiting else 0.0
+        deadline = time.monotonic() + patience
         slot = digest[0] % SLOTS
         state = self._state_of_this_process()
-        if not state.threads[slot].acquire(timeout=self._timeout):
+        if not state.threads[slot].acquire(timeout=patience):
             raise self._still_held(slot)
         try:
             with self._holding_file(state, slot, deadline):
@@ -115,8 +124,8 @@ class FolderLocks:
     def _path(self, slot: int) -> Path:
         return self._folder / f"{slot:02d}"
 
-    def _still_held(self, slot: int) -> StoreUnavailable:
-        return StoreUnavailable(
+    def _still_held(self, slot: int) -> LockHeldError:
+        return LockHeldError(
             f"{self._path(slot)} is locked by another process or thread for more than {self._timeout:g} s; "
             "is a process stopped, or the disk very slow?"
         )

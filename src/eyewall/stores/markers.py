@@ -24,10 +24,10 @@ class PrincipalMarkers:
         path = self._path(principal, digest)
         flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         while True:
-            path.parent.mkdir(mode=0o700, exist_ok=True)
-            # Between these two lines another process may find the folder empty and remove it.
             with suppress(FileNotFoundError):
                 return os.close(os.open(path, flags, 0o600))
+            # Nearly always the folder is there; another process may find it empty and remove it again.
+            path.parent.mkdir(mode=0o700, exist_ok=True)
 
     def remove(self, principal: str, digest: bytes) -> None:
         """Take the suggestion back. Removing what is not there does nothing."""

@@ -1,8 +1,12 @@
 """The store verbs over record files, blocking: what :class:`~eyewall.stores.file.FileStore` does in threads.
 
 A record file is written aside, forced to disk and renamed, so it is the old record or the new one at any
-moment. Reading takes no lock; whoever reads *and then* writes holds the record's lock meanwhile, or a slow
+moment. Reading takes no lock; whoever reads *and then* renames holds the record's lock meanwhile, or a slow
 save could bring back what somebody else has deleted.
+
+What takes long is the disk, and it takes hardly longer for several files than for one. So records are
+written aside side by side, waited for together, and take their names, each under its lock; then the folder
+is forced to disk once. Nobody is told of any of it before.
 
 A file's modification time is the moment its record dies, so that sweeping opens only what may be due. The
 record has the last word here too: a backup restored without its times loses nobody's session.
@@ -12,30 +16,47 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 
 from eyewall.core.record import Record, decode_record, encode_record
 from eyewall.core.store import Clock
 from eyewall.errors import DamagedRecordError
-from eyewall.stores.folder import (
-    is_old_temp,
-    make_private_folder,
-    nanoseconds,
-    read_file,
-    sync_folder,
-    written_aside,
-)
+from eyewall.stores.folder import Aside, is_old_temp, make_private_folder, nanoseconds, read_file, sync_folder
 from eyewall.stores.locks import FolderLocks
 from eyewall.stores.markers import PrincipalMarkers, digest_named
 
+S = TypeVar("S")
+T = TypeVar("T")
+
 TEMP_LIFETIME: Final = timedelta(hours=1)
 """A temporary file older than this belongs to a writer that was killed."""
+
+
+class Write(NamedTuple):
+    """A record that is to be written.
+
+    Args:
+        record: what is to be there.
+        version: what it takes the place of; None when nothing may be there yet.
+    """
+
+    record: Record
+    version: int | None
+
+
+class _Written(NamedTuple):
+    """A write whose record is in a file, which waits for its name."""
+
+    record: Record
+    version: int | None
+    aside: Aside
 
 
 class RecordFiles:
@@ -49,6 +70,7 @@ class RecordFiles:
         self._locks = FolderLocks(folder / "locks", lock_timeout)
         self._markers = PrincipalMarkers(folder / "principals")
         self._records = folder / "records"
+        self._prefix = f"{self._records}/"
         self._clock = clock
         for place in (folder, self._records, folder / "principals", folder / "locks"):
             make_private_folder(place)
@@ -58,40 +80,45 @@ class RecordFiles:
     def check(self) -> None:
         """Write a file where the records are, and remove it; an OSError says what is wrong."""
         now = self._clock()
-        with written_aside(self._records, b"", now=now, modified=now):
-            pass
+        probe = Aside(self._records, b"", now=now, modified=now)
+        try:
+            probe.force()
+        finally:
+            probe.discard()
 
-    def create(self, record: Record) -> bool:
-        """Put the record there under a name nobody has; False when it is taken."""
-        path = self._path(record.digest)
-        with self._locks.holding(record.digest):
-            if os.path.lexists(path):
-                return False
-            self._mark(record)
-            try:
-                with self._written_aside(record) as temp:
-                    os.link(temp, path)  # unlike a rename, fails when the name is taken
-            except FileExistsError:
-                return False
-            sync_folder(self._records)
-            return True
+    def write(self, write: Write) -> bool:
+        """As :meth:`write_each` for one, waiting for its lock; raises what went wrong."""
+        (answer,) = self.write_each([write], waiting=True)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def write_each(self, writes: Sequence[Write], *, waiting: bool = False) -> list[bool | Exception]:
+        """Put records where they belong, each by itself; what was done is on disk.
+
+        Args:
+            writes: what to write.
+            waiting: whether to wait for locks that others hold.
+
+        Returns:
+            For each write whether its record is there now, or why that is not known. False: the name is
+            taken, or no live record has that version. LockHeldError: ask again, and wait.
+        """
+        written = _each(self._written, writes)
+        try:
+            placed = _each(partial(self._placed, waiting=waiting), _each(_forced, written))
+        finally:
+            _each(_discarded, written)  # what cannot be removed is swept like what killed writers leave
+        return self._synced(placed)
+
+    def load_each(self, digests: Sequence[bytes]) -> list[Record | Exception | None]:
+        """For each of ``digests`` what :meth:`load` returns or raises."""
+        return _each(self.load, digests)
 
     def load(self, digest: bytes) -> Record | None:
         """Return the live record, or None."""
         record = self._read(digest)
         return record if record is not None and record.expires_at > self._clock() else None
-
-    def replace(self, record: Record, version: int) -> bool:
-        """Swap under the record's lock; False unless it is live and has that version."""
-        with self._locks.holding(record.digest):
-            old = self._load_undamaged(record.digest)
-            if old is None or old.version != version:
-                return False
-            self._mark(record)
-            self._write(record)
-            if old.principal != record.principal:
-                self._unmark(old)
-            return True
 
     def touch(self, digest: bytes, seen_at: datetime, expires_at: datetime) -> bool:
         """Rewrite the live record with new times; False when there is none."""
@@ -99,8 +126,14 @@ class RecordFiles:
             old = self._load_undamaged(digest)
             if old is None:
                 return False
-            self._write(msgspec.structs.replace(old, seen_at=seen_at, expires_at=expires_at))
-            return True
+            aside = self._aside(msgspec.structs.replace(old, seen_at=seen_at, expires_at=expires_at))
+            try:
+                aside.force()
+                aside.replace(self._path(digest))
+            finally:
+                aside.discard()
+        sync_folder(self._records)
+        return True
 
     def delete(self, digest: bytes) -> bool:
         """Remove the record, whatever it is; False when none was there."""
@@ -150,8 +183,8 @@ class RecordFiles:
         found = (self._load_undamaged(digest) for digest in digests)
         return [record for record in found if record is not None]
 
-    def _path(self, digest: bytes) -> Path:
-        return self._records / digest.hex()
+    def _path(self, digest: bytes) -> str:
+        return self._prefix + digest.hex()  # a path would take longer to make than the file to open
 
     def _read(self, digest: bytes) -> Record | None:
         path = self._path(digest)
@@ -174,17 +207,50 @@ class RecordFiles:
             return self.load(digest)
         return None
 
-    def _written_aside(self, record: Record) -> AbstractContextManager[Path]:
-        blob, now = encode_record(record), self._clock()
-        return written_aside(self._records, blob, now=now, modified=record.expires_at)
+    def _aside(self, record: Record) -> Aside:
+        return Aside(self._records, encode_record(record), now=self._clock(), modified=record.expires_at)
 
-    def _write(self, record: Record) -> None:
-        with self._written_aside(record) as temp:
-            temp.replace(self._path(record.digest))
-        sync_folder(self._records)
+    def _written(self, write: Write) -> _Written:
+        return _Written(*write, self._aside(write.record))
+
+    def _placed(self, written: _Written, *, waiting: bool) -> bool:
+        with self._locks.holding(written.record.digest, waiting=waiting):
+            if written.version is None:
+                return self._created(written.record, written.aside)
+            return self._replaced(written.record, written.version, written.aside)
+
+    def _created(self, record: Record, aside: Aside) -> bool:
+        path = self._path(record.digest)
+        if os.path.lexists(path):
+            return False
+        self._mark(record)
+        with suppress(FileExistsError):
+            aside.link(path)
+            return True
+        return False
+
+    def _replaced(self, record: Record, version: int, aside: Aside) -> bool:
+        old = self._load_undamaged(record.digest)
+        if old is None or old.version != version:
+            return False
+        self._mark(record)
+        aside.replace(self._path(record.digest))
+        if old.principal != record.principal:
+            self._unmark(old)
+        return True
+
+    def _synced(self, placed: list[bool | Exception]) -> list[bool | Exception]:
+        """Force the names to disk that were taken; where that fails, nobody is told that they are there."""
+        if True not in placed:
+            return placed
+        try:
+            sync_folder(self._records)
+        except OSError as error:
+            return [error if answer is True else answer for answer in placed]
+        return placed
 
     def _remove(self, digest: bytes, record: Record | None) -> bool:
-        path = self._path(digest)
+        path = Path(self._path(digest))
         try:
             path.unlink()
         except FileNotFoundError:
@@ -224,6 +290,27 @@ class RecordFiles:
             right = record.principal == principal if record else os.path.lexists(self._path(digest))
             if not right:
                 self._markers.remove(principal, digest)
+
+
+def _forced(written: _Written) -> _Written:
+    written.aside.force()
+    return written
+
+
+def _discarded(written: _Written) -> None:
+    written.aside.discard()
+
+
+def _each(work: Callable[[S], T], items: Iterable[S | Exception]) -> list[T | Exception]:
+    """Do ``work`` to each item by itself; one with which something went wrong is left at that."""
+    return [item if isinstance(item, Exception) else _outcome(work, item) for item in items]
+
+
+def _outcome(work: Callable[[S], T], item: S) -> T | Exception:
+    try:
+        return work(item)
+    except Exception as error:  # noqa: BLE001 - raised where it was asked for
+        return error
 
 
 def _may_be_due(entry: os.DirEntry[str], now: datetime) -> bool:
