@@ -121,6 +121,8 @@ class FileStore:
         """Let calls under way finish and end the threads."""
         process, self._process = self._process, _Process(self._files)
         if process.pid == os.getpid():
+            process.loads.hand_over()
+            process.writes.hand_over()
             for pool in process.pools:
                 await asyncio.to_thread(pool.shutdown)
 

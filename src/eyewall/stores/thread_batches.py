@@ -1,8 +1,9 @@
 """Calls that are asked for at about the same time go to a thread together.
 
 Handing one call to a thread, and its answer back, costs more than what the thread does for it; and what many
-calls force to disk together is forced there sooner than one by one. So a thread takes all calls that wait by
-the time it begins. Nobody waits in order that there be more.
+calls force to disk together is forced there sooner than one by one. So calls that are made in one turn of the
+event loop are handed over at its end, and a thread takes all that wait by the time it begins. Nobody waits
+longer in order that there be more.
 """
 
 from __future__ import annotations
@@ -40,16 +41,34 @@ class ThreadBatches(Generic[Call, Answer]):
         self._lock = Lock()
         self._waiting: list[tuple[Call, asyncio.Future[Answer]]] = []
         self._coming = 0  # how many threads have been asked, and have not taken anything yet
+        self._in_turn: set[asyncio.AbstractEventLoop] = set()
 
     def ask(self, call: Call) -> asyncio.Future[Answer]:
         """Return the future answer. A call whose future is cancelled before a thread takes it is not done."""
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Answer] = loop.create_future()
         with self._lock:
-            if len(self._waiting) >= self._coming * self._at_once:
+            self._waiting.append((call, future))
+            if loop not in self._in_turn:
+                self._in_turn.add(loop)
+                loop.call_soon(self._end_turn, loop)
+        return future
+
+    def _end_turn(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._in_turn.discard(loop)
+        try:
+            self.hand_over()
+        except RuntimeError as error:  # there are no threads any more: the program ends
+            with self._lock:
+                waiting, self._waiting = self._waiting, []
+            _settle(loop, [(future, error) for _, future in waiting])
+
+    def hand_over(self) -> None:
+        """Ask as many threads as are needed for the calls that wait, before the turn ends."""
+        with self._lock:
+            while len(self._waiting) > self._coming * self._at_once:
                 self._threads.submit(self._take)
                 self._coming += 1
-            self._waiting.append((call, future))
-        return future
 
     def _take(self) -> None:
         with self._lock:
