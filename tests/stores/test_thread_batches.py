@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -58,6 +59,17 @@ async def test_a_lone_call_waits_for_no_other(threads: ThreadPoolExecutor) -> No
     halves = Halves(threads)
     assert await halves.calls.ask(2) == 1
     assert halves.batches == [[2]]
+
+
+async def test_calls_of_one_turn_go_together(threads: ThreadPoolExecutor) -> None:
+    """A thread that takes the first call before the second is made gains nothing."""
+    halves = Halves(threads)
+    calls = []
+    for number in range(2, 10, 2):
+        calls.append(halves.calls.ask(number))
+        time.sleep(0.002)  # noqa: ASYNC251 - a thread that was asked has begun by now
+    assert [await call for call in calls] == [1, 2, 3, 4]
+    assert halves.batches == [[2, 4, 6, 8]]
 
 
 async def test_what_comes_meanwhile_goes_together_and_never_more_than_allowed(
@@ -118,4 +130,4 @@ async def test_threads_that_are_gone_refuse_and_forget_the_call(threads: ThreadP
     threads.shutdown()
     for _ in range(2):
         with pytest.raises(RuntimeError):
-            halves.calls.ask(2)
+            await halves.calls.ask(2)

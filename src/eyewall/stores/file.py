@@ -37,11 +37,18 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 THREADS: Final = 8
-"""Threads for reading, for writing, and for waiting for locks: who does keeps nobody from the other two."""
+"""Threads for reading, and as many for waiting for locks; :data:`WRITERS` come on top. Nobody who waits for a
+lock keeps others from reading or writing."""
 
-MOST_AT_ONCE: Final = 8
-"""How many records one thread reads in a row, or forces to disk together. With more of them, fewer threads
-would wait for the disk side by side, which takes it less time than one after the other."""
+MOST_LOADS: Final = 8
+"""How many records one thread reads in a row."""
+
+WRITERS: Final = 4
+"""Threads for writing. More of them wait for the disk side by side, which is faster; fewer force more records
+to disk together, which costs less."""
+
+MOST_WRITES: Final = 16
+"""How many records one thread forces to disk together."""
 
 SCAN_BATCH: Final = 64
 _NOT_WRITABLE: Final = (PermissionError, FileNotFoundError, NotADirectoryError)
@@ -176,11 +183,11 @@ class _Process:
     def __init__(self, files: RecordFiles) -> None:
         self.pid = os.getpid()
         self.reading = _pool("read", THREADS)
-        self.writing = _pool("write", THREADS)
+        self.writing = _pool("write", WRITERS)
         self.waiting = _pool("lock", THREADS)
         self.pools = (self.writing, self.reading, self.waiting)
-        self.loads = ThreadBatches(files.load_each, self.reading, MOST_AT_ONCE)
-        self.writes = ThreadBatches(files.write_each, self.writing, MOST_AT_ONCE)
+        self.loads = ThreadBatches(files.load_each, self.reading, MOST_LOADS)
+        self.writes = ThreadBatches(files.write_each, self.writing, MOST_WRITES)
 
 
 def _pool(name: str, threads: int) -> ThreadPoolExecutor:
