@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from copy import copy
 from datetime import timedelta
+from typing import Any
+from weakref import WeakSet
 
 import pytest
 from tornado.httputil import HTTPConnection, HTTPHeaders, ResponseStartLine
@@ -180,3 +183,56 @@ async def test_a_stranger_s_stream_learns_that_its_answer_is_over() -> None:
         assert (answer.code, answer.body) == (200, b"event")
     assert ends[0].done()
     assert ends[0].result() is None
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_stranger_s_connection_leaves_nothing_to_the_collector_of_cycles(way: Way) -> None:
+    """Sessions of strangers, with all that is in them, pile up until the collector stops the world."""
+    connections: WeakSet[Any] = WeakSet()
+
+    class Visit(Handler):
+        def get(self) -> None:
+            self.s["n"] = 1
+            connections.add(self.request.connection)
+
+    async with serving(way, [("/", Visit)]) as site:
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(20):
+                site.cookie = None
+                assert (await site.fetch("/")).code == 200
+            await asyncio.sleep(0.05)
+            assert len(connections) <= 1
+        finally:
+            gc.enable()
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("failing", [False, True])
+async def test_a_stranger_who_leaves_during_the_save_harms_nobody(
+    way: Way, failing: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever hangs up fills the log with our tracebacks."""
+
+    class Visit(Handler):
+        def get(self) -> None:
+            self.s["n"] = 1
+            self.write("never read")
+
+    async with serving(way, [("/", Visit)]) as site:
+        entered, opened = site.store.gate("create")
+        _, writer = await asyncio.open_connection("127.0.0.1", site.port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await entered.wait()
+        writer.close()
+        await asyncio.sleep(0.05)
+        gc.collect()
+        if failing:
+            site.store.failures["create"] = OSError("down")
+        opened.set()
+        await site.sessions.drain()
+        assert len(await site.store.live()) == (0 if failing else 1)
+    del site
+    gc.collect()  # a task that failed tells when nobody has it any more
+    assert [record for record in caplog.records if record.exc_info] == []

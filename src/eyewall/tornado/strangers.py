@@ -52,6 +52,7 @@ class StrangersSession(Session):
         self.closed = connection._write_finished  # noqa: SLF001
         connection.__class__ = HeldConnection
         connection.barrier = CommitBarrier(_Unheld(connection), self, self._manager)  # type: ignore[attr-defined]
+        del self._connection  # it has the barrier now, and the barrier has this
         return self.draft
 
     def _first_draft(self) -> Draft:
@@ -114,7 +115,7 @@ class _Unheld(HTTPConnection):
         return connection
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._there(), name)
+        return getattr(self._weak(), name)  # of None, once the client is gone: nothing is left to cut
 
     def write_headers(
         self,
