@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from datetime import timedelta
 
 import pytest
@@ -249,3 +250,24 @@ async def test_a_page_may_require_the_session_whether_it_uses_it_or_not() -> Non
         assert is_clean_503(await site.fetch("/task"))
         site.store.failures.clear()
         assert await site.text("/task") == "nothing of the session"
+
+
+async def test_a_failed_save_is_answered_although_nobody_awaits_the_flush_any_more(serve: ServeSite) -> None:
+    """A handler that was tired of waiting for ``flush()`` must not make its visitor wait for ever."""
+    tired = asyncio.Event()
+
+    class Impatient(Handler):
+        async def get(self) -> None:
+            self.s["k"] = "w"
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.flush(), 0.01)
+            tired.set()
+
+    site = await serve([("/", Impatient)])
+    await site.sign_on(k="v")
+    _, opened = site.store.gate("replace")
+    site.store.failures["replace"] = DOWN
+    answer = asyncio.create_task(site.fetch("/", request_timeout=5))
+    await tired.wait()
+    opened.set()
+    assert is_clean_503(await answer)

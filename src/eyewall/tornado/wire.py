@@ -17,7 +17,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
-from tornado.concurrent import Future
+from tornado.concurrent import Future, future_set_result_unless_cancelled
 from tornado.httputil import HTTPConnection, HTTPHeaders, RequestStartLine, ResponseStartLine
 from tornado.iostream import StreamClosedError
 from tornado.websocket import WebSocketHandler
@@ -232,7 +232,7 @@ class CommitBarrier(HTTPConnection):
         held, self._held = self._held or [], None
         for call, future in held:
             if self._given_up:
-                future.set_result(None)
+                future_set_result_unless_cancelled(future, None)
                 continue
             try:
                 _chain(call(), future)
@@ -240,7 +240,7 @@ class CommitBarrier(HTTPConnection):
                 gone = isinstance(error, StreamClosedError)
                 logger.log(logging.DEBUG if gone else logging.ERROR, "an answer could not be sent: %s", error)
                 self._cut()
-                future.set_result(None)
+                future_set_result_unless_cancelled(future, None)
 
     def _replace_answer(self, status: int, reason: str) -> None:
         # The access log has the handler's status already, so this event is the only trace of the real one.
@@ -248,7 +248,7 @@ class CommitBarrier(HTTPConnection):
         self._manager.events.emit(kind, detail=f"{status}: {reason}")
         held, self._held = self._held or [], None
         for _, future in held:
-            future.set_result(None)
+            future_set_result_unless_cancelled(future, None)
         if self._session.headers_sent:
             self._cut()
             return
