@@ -70,7 +70,7 @@ class Session(SessionUse, MutableMapping[str, Any]):
         self.draft = draft
         # What every request reads is found faster here than as a default of the class.
         self.used = self.closed = self.headers_sent = False
-        self.failure = self._lock = None
+        self.failure = None
 
     # -- the mapping --------------------------------------------------------------------------------------
 
