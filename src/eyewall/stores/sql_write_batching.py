@@ -116,13 +116,14 @@ class WriteBatching:
             timeout=max(0.0, batch.deadline - self._loop.time()),
             begin=partial(self._close, kind, batch),
         )
-        answered.add_done_callback(partial(self._deliver, batch))
+        answered.add_done_callback(partial(self._deliver, kind, batch))
 
     def _close(self, kind: Verb | None, batch: Batch) -> None:
         if self._open.get(kind) is batch:
             del self._open[kind]
 
-    def _deliver(self, batch: Batch, answered: asyncio.Future[Answered]) -> None:
+    def _deliver(self, kind: Verb | None, batch: Batch, answered: asyncio.Future[Answered]) -> None:
+        self._close(kind, batch)  # it may have ended before it began; who joined it now would wait for ever
         error = answered.exception()
         answers = dict.fromkeys(batch.writes.values()) if error else dict(answered.result())
         for write, answer in answers.items():
