@@ -42,3 +42,25 @@ async def test_nobody_joins_a_batch_that_ended_before_it_began(place: Place, clo
         await writing
     assert await asyncio.wait_for(store.delete(late.digest), PATIENCE)
     await store.close()
+
+
+@pytest.mark.parametrize("name", SERVERS)
+@pytest.mark.parametrize("verb", ["replace", "touch", "delete"])
+async def test_nobody_waits_for_a_row_of_others(
+    request: pytest.FixtureRequest, clock: ManualClock, name: str, verb: str
+) -> None:
+    """Sign-outs that scan a small table would wait for a row that is not theirs, until their deadline."""
+    place = Place(request.getfixturevalue(name).url)
+    store = place.store(clock)
+    held, *records = await stored(store, clock, 8)
+    calls = {
+        "replace": lambda r: store.replace(next_version(r), version=1),
+        "touch": lambda r: store.touch(r.digest, clock(), r.expires_at),
+        "delete": lambda r: store.delete(r.digest),
+    }
+    (table,) = store.metadata.tables.values()
+    async with rival(place.url) as holding:
+        await holding.execute(table.update().where(table.c.digest == held.digest).values(seen_at=1))
+        writing = asyncio.gather(*map(calls[verb], records))
+        assert await asyncio.wait_for(writing, PATIENCE / 2) == [True] * 7
+    await store.close()
