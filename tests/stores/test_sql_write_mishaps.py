@@ -64,3 +64,33 @@ async def test_nobody_waits_for_a_row_of_others(
         writing = asyncio.gather(*map(calls[verb], records))
         assert await asyncio.wait_for(writing, PATIENCE / 2) == [True] * 7
     await store.close()
+
+
+async def test_closing_waits_for_what_a_batch_could_not_do(place: Place, clock: ManualClock) -> None:
+    """Who comes last before a process stops would lose a change because of others' bad luck."""
+    store = place.store(clock)
+    gone, *there = await stored(store, clock, 4)
+    await store.delete(gone.digest)
+    replacing = [asyncio.ensure_future(store.replace(next_version(r), version=1)) for r in (gone, *there)]
+    await asyncio.sleep(0)
+    await store.close()
+    assert await outcomes_of(*replacing) == [False, True, True, True]
+
+
+@pytest.mark.parametrize("name", SERVERS)
+async def test_closing_waits_for_a_row_that_somebody_holds(
+    request: pytest.FixtureRequest, clock: ManualClock, name: str
+) -> None:
+    """The change would be given up at once, with most of its time left."""
+    place = Place(request.getfixturevalue(name).url)
+    store = place.store(clock)
+    records = await stored(store, clock, 3)
+    (table,) = store.metadata.tables.values()
+    async with rival(place.url) as holding:
+        await holding.execute(table.update().where(table.c.digest == records[0].digest).values(seen_at=1))
+        touching = [asyncio.ensure_future(store.touch(r.digest, clock(), r.expires_at)) for r in records]
+        await asyncio.sleep(0)
+        closing = asyncio.ensure_future(store.close())
+        await asyncio.sleep(0.1)
+    assert await outcomes_of(*touching) == [True] * 3
+    await closing

@@ -192,8 +192,10 @@ class Pool:
 
     async def close(self) -> None:
         """Wait for the calls under way, no longer than they may last, and hang up."""
-        if self._calls:
-            await asyncio.wait([call.task for call in self._calls], timeout=self._timeout)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._timeout):
+                while self._calls:  # what a batch could not do goes alone, by a call of its own
+                    await asyncio.wait([call.task for call in self._calls])
         hanging_up = asyncio.ensure_future(self._off_the_loop(self._engine.dispose))
         await asyncio.wait([hanging_up], timeout=self._timeout)
         hanging_up.cancel()
