@@ -94,3 +94,25 @@ async def test_closing_waits_for_a_row_that_somebody_holds(
         await asyncio.sleep(0.1)
     assert await outcomes_of(*touching) == [True] * 3
     await closing
+
+
+def _leave_little_room(connection: Connection) -> None:
+    driver: Any = connection.connection.driver_connection
+    (pages,) = driver.execute("PRAGMA page_count").fetchone()
+    driver.execute(f"PRAGMA max_page_count={pages + 3}")
+
+
+async def test_one_that_finds_no_room_keeps_nobody_from_signing_out(tmp_path: Path, clock: ManualClock) -> None:
+    """On a disk that is nearly full every large session would take the sign-outs of its moment along."""
+    store = Place(f"sqlite:///{tmp_path}/sessions.db").store(clock, connections=1)
+    small, large = new_record(clock), new_record(clock, payload=bytes(100_000))
+    records = await stored(store, clock, 4)
+    await store._pools.current().write(_leave_little_room, repeatable=False)
+    refused, *answers = await outcomes_of(
+        store.create(large), store.create(small), *(store.delete(r.digest) for r in records)
+    )
+    assert isinstance(refused, StoreUnavailable)
+    assert answers == [True] * 5
+    assert await store.load(small.digest) == small
+    assert await asyncio.gather(*(store.load(r.digest) for r in (large, *records))) == [None] * 5
+    await store.close()

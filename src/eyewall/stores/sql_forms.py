@@ -69,12 +69,20 @@ class SqliteForm:
         try:
             answers: Answers = [_executed(driver, write) for write in writes]
             driver.execute("COMMIT")
-        except (sqlite3.DataError, sqlite3.IntegrityError, OverflowError):
+        except (sqlite3.Error, OverflowError) as error:
+            if not _is_ones_own(error):
+                raise
             return [None] * len(writes)
         finally:
             if driver.in_transaction:
                 driver.execute("ROLLBACK")
         return answers
+
+
+def _is_ones_own(error: Exception) -> bool:
+    """Tell whether one write of a batch may be to blame: also a large one, when the disk is nearly full."""
+    full = isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode == sqlite3.SQLITE_FULL
+    return full or isinstance(error, sqlite3.DataError | sqlite3.IntegrityError | OverflowError)
 
 
 def _executed(driver: sqlite3.Connection, write: Write) -> bool:
