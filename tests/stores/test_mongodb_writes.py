@@ -228,6 +228,25 @@ async def test_a_server_that_refuses_the_command_is_asked_once(code: int, mongo:
     assert _names(sent).count("bulkWrite") == 1
 
 
+async def test_closing_sends_what_has_been_gathered(mongo: Server, store: MongoStore) -> None:
+    """A process that is told to stop must not forget what it was just told to store."""
+    records = await _kept(store, 3)
+    stopping = MongoStore(mongo.url)
+    *gone, _ = await asyncio.gather(*(stopping.delete(r.digest) for r in records), stopping.close())
+    assert gone == [True] * 3
+
+
+async def test_closing_waits_for_what_is_sent_again_alone(mongo: Server) -> None:
+    """The last sign-ins before a process stops would be lost, because the server is old."""
+    records = [new_record(utc_now) for _ in range(4)]
+    async with _over(mongo, refusing("bulkWrite", COMMAND_NOT_FOUND)) as store:
+        creating = [asyncio.ensure_future(store.create(record)) for record in records]
+        await asyncio.sleep(0)
+        await store.close()
+        assert await asyncio.gather(*creating) == [True] * 4
+        assert await asyncio.gather(*(store.load(record.digest) for record in records)) == records
+
+
 # Failures
 
 

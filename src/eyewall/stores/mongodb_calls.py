@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable
+from contextlib import suppress
 from copy import copy
 from functools import partial
 from typing import Any, Final, Generic, TypeVar
@@ -62,9 +63,12 @@ class Calls:
         return task
 
     async def drain(self) -> None:
-        """Wait, no longer than one call may take, for the calls under way."""
-        if self._running:
-            await asyncio.wait(self._running, timeout=self._timeout)
+        """Wait, no longer than one call may take, for the calls under way and those that they lead to."""
+        await asyncio.sleep(0)  # what this turn has gathered begins now
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._timeout):
+                while self._running:
+                    await asyncio.wait(self._running)
 
     def failure(self, error: BaseException) -> BaseException:
         """Return what a caller is told of ``error``: StoreUnavailable, if the driver raised it."""
