@@ -102,7 +102,9 @@ def _leave_little_room(connection: Connection) -> None:
     driver.execute(f"PRAGMA max_page_count={pages + 3}")
 
 
-async def test_one_that_finds_no_room_keeps_nobody_from_signing_out(tmp_path: Path, clock: ManualClock) -> None:
+async def test_one_that_finds_no_room_keeps_nobody_from_signing_out(
+    tmp_path: Path, clock: ManualClock
+) -> None:
     """On a disk that is nearly full every large session would take the sign-outs of its moment along."""
     store = Place(f"sqlite:///{tmp_path}/sessions.db").store(clock, connections=1)
     small, large = new_record(clock), new_record(clock, payload=bytes(100_000))

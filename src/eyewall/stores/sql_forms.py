@@ -204,7 +204,7 @@ class MysqlForm:
             # A DELETE takes no index's name, and of a small table would lock every row. A join looks each up.
             gone = " UNION ALL ".join(f"SELECT {digest} AS digest" for digest in digests)
             return (
-                f"DELETE {self._name} FROM ({gone}) AS gone STRAIGHT_JOIN {self._name} FORCE INDEX (PRIMARY) "  # noqa: S608
+                f"DELETE {self._name} FROM ({gone}) AS gone STRAIGHT_JOIN {self._name} FORCE INDEX (PRIMARY) "
                 f"ON {self._name}.digest = gone.digest"
             )
         columns = writes[0].verb.columns
