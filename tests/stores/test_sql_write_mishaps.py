@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from pathlib import Path
 from typing import Any
 
@@ -117,4 +118,15 @@ async def test_one_that_finds_no_room_keeps_nobody_from_signing_out(
     assert answers == [True] * 5
     assert await store.load(small.digest) == small
     assert await asyncio.gather(*(store.load(r.digest) for r in (large, *records))) == [None] * 5
+    await store.close()
+
+
+async def test_the_largest_sessions_fit_into_a_packet(mariadb: Any, clock: ManualClock) -> None:
+    """Written as hexadecimal, a session of more than half of MariaDB's 16 MiB could not be stored."""
+    store = Place(mariadb.url).store(clock)
+    record = new_record(clock, payload=random.Random(5).randbytes(15 * 1024 * 1024))
+    assert await store.create(record)
+    changed = next_version(record)
+    assert await store.replace(changed, version=1)
+    assert await store.load(record.digest) == changed
     await store.close()

@@ -23,6 +23,7 @@ from sqlalchemy.util import await_
 from eyewall.core.record import FORMAT_VERSION
 from eyewall.stores.sql_calls import UNTOUCHED, codes_of
 from eyewall.stores.sql_urls import ASYNCPG, SQLITE, Driver
+from eyewall.stores.sql_write_batching import MOST_BYTES
 from eyewall.stores.sql_writing import Answers, Form, Write
 
 TAKEN: Final = "1062"
@@ -151,9 +152,15 @@ class MysqlForm:
     def one(self, connection: Connection, write: Write) -> bool:
         """See :meth:`~eyewall.stores.sql_writing.Form.one`."""
         text = write.verb.one
-        statement = text.sql % tuple(map(_literal, text.arguments(write.values)))
+        cursor, values = _driver_of(connection).cursor(), text.arguments(write.values)
+        if any(isinstance(value, bytes) and len(value) > MOST_BYTES for value in values):
+            sending = cursor.execute(
+                text.sql, values
+            )  # hexadecimal would double what has to fit into a packet
+        else:
+            sending = cursor.execute(text.sql % tuple(map(_literal, values)))
         try:
-            changed: int = await_(_driver_of(connection).cursor().execute(statement))
+            changed: int = await_(sending)
         except Exception as error:
             if TAKEN in codes_of(error):
                 return False
