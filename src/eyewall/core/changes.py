@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from eyewall.core.payload import FlashEntry, Payload
 
 
-class Identity(msgspec.Struct, frozen=True):
+class Identity(msgspec.Struct, frozen=True, gc=False):
     """Who the session belongs to from now on; None detaches the principal.
 
     The fields are those of :class:`~eyewall.core.payload.Payload`.

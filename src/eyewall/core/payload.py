@@ -24,7 +24,11 @@ PREDECESSOR_BYTES: Final = 36
 _CHECKSUM_BYTES: Final = 8
 
 
-class FlashEntry(msgspec.Struct, frozen=True, array_like=True):
+# gc=False here and in records: nothing in them can lead back to them, and each is one object less for the
+# collector to look through, for every request under way.
+
+
+class FlashEntry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One flash message. The random ``id`` lets parallel requests add and take them independently."""
 
     id: bytes
@@ -33,7 +37,7 @@ class FlashEntry(msgspec.Struct, frozen=True, array_like=True):
     value: msgspec.Raw
 
 
-class Payload(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+class Payload(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True, gc=False):
     """Session data, shallowly decoded. Field names are short because they are stored with every session.
 
     Args:

@@ -16,7 +16,7 @@ Instant = Annotated[datetime, msgspec.Meta(tz=True)]
 """An aware ``datetime`` in UTC."""
 
 
-class Device(msgspec.Struct, frozen=True, array_like=True):
+class Device(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Where a session was started from, as raw as the request told it.
 
     Args:
@@ -28,7 +28,7 @@ class Device(msgspec.Struct, frozen=True, array_like=True):
     address: str = ""
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+class Record(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
     """One session as a store keeps it.
 
     Args:

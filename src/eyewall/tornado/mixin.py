@@ -19,7 +19,6 @@ from eyewall.tornado.attach import (
     cross_origin_problem,
     is_handshake,
     is_harmless,
-    is_settled,
     meet_outage,
     save_for_handshake,
     session_on,
@@ -155,7 +154,8 @@ async def _execute_after(
     try:
         await execute
     finally:
-        prepare_as_ever(handler)
+        if handler.prepares_otherwise:
+            prepare_as_ever(handler)
 
 
 class _Loading(NamedTuple):
@@ -181,7 +181,8 @@ def _begin(handler: SessionMixin) -> _Loading | None:
             prepare_by(handler, partial(answer_preflight, handler))
             return None
         session = attach(sessions, request, lines)
-        loading = not is_settled(session) or (not harmless and is_handshake(request))
+        draft = session.draft
+        loading = draft.session_id is not None or draft.remembered or (not harmless and is_handshake(request))
         _guard_what_streams(handler)
     elif is_waiting(session):  # install() has let it wait
         return None

@@ -23,6 +23,5 @@ def prepare_by(handler: Preparing, prepare: Prepare) -> None:
 
 def prepare_as_ever(handler: Preparing) -> None:
     """Take back what :func:`prepare_by` has put there."""
-    if handler.prepares_otherwise:
-        del handler.__dict__["prepare"]
-        handler.prepares_otherwise = False
+    del handler.__dict__["prepare"]
+    handler.prepares_otherwise = False
