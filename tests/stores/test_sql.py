@@ -7,7 +7,6 @@ import random
 import secrets
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -24,23 +23,9 @@ from eyewall.stores.sql_batching import MOST_AT_ONCE, padded
 from eyewall.testing.check_kit import Check, new_record, next_version
 from eyewall.testing.clock import ManualClock
 from eyewall.testing.store_checks import checks_for
-from tests.stores.sql_places import DATABASES, Place, execute, statements_of
+from tests.stores.sql_places import Place, execute, statements_of
 
 HOUR = timedelta(hours=1)
-
-
-@pytest.fixture(params=DATABASES)
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    """A fresh table in each of the databases."""
-    if request.param == "sqlite":
-        return Place(f"sqlite:///{tmp_path}/sessions.db")
-    return Place(request.getfixturevalue(request.param).url)
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    """Time stands still."""
-    return ManualClock()
 
 
 @pytest.fixture

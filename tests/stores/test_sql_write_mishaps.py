@@ -13,22 +13,8 @@ from sqlalchemy import Connection
 from eyewall.errors import StoreUnavailable
 from eyewall.testing.check_kit import new_record, next_version
 from eyewall.testing.clock import ManualClock
-from tests.stores.sql_places import DATABASES, PATIENCE, Place, rival
+from tests.stores.sql_places import PATIENCE, Place, rival
 from tests.stores.test_sql_writes import SERVERS, outcomes_of, stored
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    """Time stands still."""
-    return ManualClock()
-
-
-@pytest.fixture(params=DATABASES)
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    """A fresh table in each of the databases."""
-    if request.param == "sqlite":
-        return Place(f"sqlite:///{tmp_path}/sessions.db")
-    return Place(request.getfixturevalue(request.param).url)
 
 
 async def test_nobody_joins_a_batch_that_ended_before_it_began(place: Place, clock: ManualClock) -> None:

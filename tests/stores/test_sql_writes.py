@@ -7,7 +7,6 @@ import random
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -21,26 +20,12 @@ from eyewall.stores.sql_forms import MysqlForm
 from eyewall.stores.sql_write_batching import MOST_BYTES
 from eyewall.testing.check_kit import new_record, next_version
 from eyewall.testing.clock import ManualClock
-from tests.stores.sql_places import DATABASES, PATIENCE, Place, batches_of, rival
+from tests.stores.sql_places import PATIENCE, Place, batches_of, rival
 
 HOUR = timedelta(hours=1)
 
 TOO_LARGE = 2**63
 """A version that a record may have and no database can keep."""
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    """Time stands still."""
-    return ManualClock()
-
-
-@pytest.fixture(params=DATABASES)
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    """A fresh table in each of the databases."""
-    if request.param == "sqlite":
-        return Place(f"sqlite:///{tmp_path}/sessions.db")
-    return Place(request.getfixturevalue(request.param).url)
 
 
 @pytest.fixture

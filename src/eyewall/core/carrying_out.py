@@ -6,6 +6,7 @@ In an order in which nothing is lost: what fails half-way leaves a state to go o
 from __future__ import annotations
 
 import contextlib
+from abc import ABC, abstractmethod
 from functools import partial
 from typing import Final
 
@@ -32,7 +33,7 @@ PATIENCE: Final = 2
 """A request waits at most this many times ``store_timeout`` for loading and saving together."""
 
 
-class CarryingOut:
+class CarryingOut(ABC):
     """What the manager does to the store when a session is saved, one step after the other.
 
     Args:
@@ -199,9 +200,9 @@ class CarryingOut:
             draft.cookie = CookieAction.DELETE
         draft.forget()
 
+    @abstractmethod
     def _cookie_lines(self, draft: Draft) -> list[str]:
         """Return the ``Set-Cookie`` lines of ``draft``; raises when they cannot be sent."""
-        raise NotImplementedError
 
 
 def _keeps_time(store: Store, patience: float) -> bool:

@@ -112,7 +112,7 @@ class Aside:
             end = nanoseconds(modified)
             os.utime(self._descriptor, ns=(end, end))
             _begin_writing(self._descriptor, len(blob))
-        except BaseException:
+        except BaseException:  # whatever ends it, a file half written must not stay
             self.discard()
             raise
 

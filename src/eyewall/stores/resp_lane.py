@@ -117,7 +117,7 @@ class Lane:
             await connection.disconnect(nowait=True)
         self._is_stale = False
         if not connection.is_connected:
-            await connection.connect()  # type: ignore[no-untyped-call]
+            await connection.connect()  # type: ignore[no-untyped-call]  # redis-py gives it no types
         if await connection.can_read():
             raise ConnectionError("the server closed the connection")
 

@@ -141,7 +141,7 @@ class Pool:
                 try:
                     async with turn:
                         return await self._attempt(call, work, begin)
-                except Exception as error:
+                except Exception as error:  # drivers raise errors of their own where SQLAlchemy is passed by
                     if not may_repeat(error, lost=call.lost, repeatable=repeatable):
                         raise
                 await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - no secret
@@ -296,7 +296,10 @@ def _set_pragmas(connection: Any, _record: object) -> None:
 
 
 def _begin_log(cursor: sqlite3.Cursor) -> None:
-    """Switch to the write-ahead log. When two connections do so at once, SQLite refuses one and waits not."""
+    """Switch to the write-ahead log. When two connections do so at once, SQLite refuses one and waits not.
+
+    So we wait for it, in the thread in which the connection is opened, and never in the event loop's.
+    """
     end = time.monotonic() + SWITCH_SECONDS
     while True:
         try:

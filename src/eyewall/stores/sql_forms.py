@@ -154,9 +154,7 @@ class MysqlForm:
         text = write.verb.one
         cursor, values = _driver_of(connection).cursor(), text.arguments(write.values)
         if any(isinstance(value, bytes) and len(value) > MOST_BYTES for value in values):
-            sending = cursor.execute(
-                text.sql, values
-            )  # hexadecimal would double what has to fit into a packet
+            sending = cursor.execute(text.sql, values)  # in hexadecimal it might not fit into a packet
         else:
             sending = cursor.execute(text.sql % tuple(map(_literal, values)))
         try:
