@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -220,3 +221,10 @@ def test_separate_settings_say_the_same_as_a_url() -> None:
     assert address.nodes == (("::1", 7),)
     assert address.options["password"] == "p@ss/w:rd"
     assert address.options["db"] == 3
+
+
+def test_only_a_single_server_is_believed_to_keep_time() -> None:
+    """A cluster may send a call on, again and again: a request would wait for all of it."""
+    alone = RespStore("redis://127.0.0.1:1/0", timeout=0.5)
+    cluster = RespStore("redis+cluster://127.0.0.1:1", timeout=0.5)
+    assert (alone.longest_wait, cluster.longest_wait) == (0.5, inf)
