@@ -19,6 +19,7 @@ from eyewall.core.announcing import Listener, Listening, require_sendable
 from eyewall.stores import listening
 from eyewall.stores.listening import Ear, Listenings, ended_with
 from eyewall.stores.resp_address import AbstractConnection, Address, Source
+from eyewall.stores.resp_opening import connect, hang_up
 
 AT_ONCE: Final = 64
 """Messages handed on before other tasks get their turn, should they come faster than they are heard."""
@@ -69,13 +70,13 @@ class RespAnnouncer:
             finally:
                 await ended_with(asking)
         finally:
-            await connection.disconnect(nowait=True)
+            await hang_up(connection)
             await source.close()
 
     async def _subscribe(self, connection: AbstractConnection) -> None:
-        await connection.connect()  # type: ignore[no-untyped-call]
+        await connect(connection)
         await _send(connection, "SUBSCRIBE", self._channel)
-        await connection.read_response()  # raises what the server refuses with
+        await connection.read_response(disconnect_on_error=False)  # raises what the server refuses with
 
 
 def _single(address: Address) -> list[Address]:
@@ -91,7 +92,7 @@ async def _hear(connection: AbstractConnection, ear: Ear) -> None:
     patience = listening.ASK_SECONDS + listening.SILENCE_SECONDS
     async with asyncio.timeout(patience) as silence:
         while True:
-            reply = await connection.read_response()
+            reply = await connection.read_response(disconnect_on_error=False)
             silence.reschedule(loop.time() + patience)
             if reply[0] == b"message":
                 ear.heard(reply[2])

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import deque
 from collections.abc import Callable
 
 from eyewall.stores.resp_address import AbstractConnection, ResponseError
+from eyewall.stores.resp_opening import connect, hang_up
 from eyewall.stores.resp_replies import Call, Reply, is_read_only
 from eyewall.stores.resp_wire import Wire
 
@@ -62,11 +62,10 @@ class Lane:
             self.leave()
 
     async def close(self) -> None:
-        """Close the connection and wait, not longer than for opening one, until it is closed."""
+        """Close the connection and wait until it is closed."""
         if self._task is not None:
             await asyncio.wait([self._task])
-        with contextlib.suppress(OSError, TimeoutError):
-            await self._connection.disconnect()
+        await hang_up(self._connection)
 
     # What the wire calls
 
@@ -103,10 +102,10 @@ class Lane:
                 return
             await self._exchange(connection, calls)
         except asyncio.CancelledError:
-            await connection.disconnect(nowait=True)
+            await hang_up(connection)
             raise
         except Exception as error:  # noqa: BLE001 - as in the wire
-            await connection.disconnect(nowait=True)
+            await hang_up(connection)
             self._fail(error)
         self.carried()
 
@@ -114,10 +113,10 @@ class Lane:
         """Open the connection, anew if it was left, closed by the server, or is not in step with us."""
         had_wire, self._wire = self._wire is not None, None
         if connection.is_connected and (had_wire or self._is_stale or await connection.can_read()):
-            await connection.disconnect(nowait=True)
+            await hang_up(connection)
         self._is_stale = False
         if not connection.is_connected:
-            await connection.connect()  # type: ignore[no-untyped-call]  # redis-py gives it no types
+            await connect(connection)
         if await connection.can_read():
             raise ConnectionError("the server closed the connection")
 
@@ -130,7 +129,7 @@ class Lane:
 
     async def _reply(self, connection: AbstractConnection) -> Reply:
         try:
-            return await connection.read_response()
+            return await connection.read_response(disconnect_on_error=False)
         except ResponseError as refusal:
             self.refused(refusal)
             return refusal

@@ -18,6 +18,7 @@ from functools import lru_cache
 from typing import Any, Final, Protocol, Self, cast
 
 from eyewall.stores.resp_address import AbstractConnection
+from eyewall.stores.resp_opening import transport_of
 from eyewall.stores.resp_replies import Call, Command
 
 hiredis: Any = None
@@ -57,7 +58,7 @@ class Wire(asyncio.Protocol):
     @classmethod
     def over(cls, connection: AbstractConnection, owner: Owner) -> Self | None:
         """Take over what ``connection`` has opened, or return None where this redis-py does not let us."""
-        transport = getattr(getattr(connection, "_writer", None), "transport", None)
+        transport = transport_of(connection)
         error_of = getattr(getattr(connection, "_parser", None), "parse_error", None)
         if hiredis is None or transport is None or error_of is None:
             return None

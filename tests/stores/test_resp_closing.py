@@ -1,0 +1,125 @@
+"""While a store of Redis, or its listeners, while the server says nothing: no socket stays open.
+
+What is left open is told by Python itself, which warns of every transport that outlives its event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import warnings
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from eyewall.core.announcing import announcer_of
+from eyewall.core.store import utc_now
+from eyewall.errors import StoreUnavailable
+from eyewall.stores.resp import RespStore
+from eyewall.testing.announcer_checks import Hearer
+from eyewall.testing.check_kit import new_record
+from tests.servers.proxy import Proxy
+
+While = Callable[[Any], Coroutine[Any, Any, None]]
+
+
+async def idle(server: Any) -> None:
+    """The connection waits for its next batch; TLS would wait for the server to say goodbye."""
+    store = RespStore(server.url)
+    await store.load(bytes(32))
+    server.pause()
+    await store.close()
+
+
+async def busy(server: Any) -> None:
+    """A call is under way: it fails, and its connection goes."""
+    store = RespStore(server.url)
+    await store.create(new_record(utc_now))
+    server.pause()
+    call = asyncio.ensure_future(store.load(bytes(32)))
+    await asyncio.sleep(0.01)
+    await store.close()
+    with pytest.raises(StoreUnavailable):
+        await call
+
+
+async def connecting(server: Any) -> None:
+    """Somebody waits for a connection that does not come about."""
+    server.pause()
+    store = RespStore(server.url)
+    call = asyncio.ensure_future(store.load(bytes(32)))
+    await asyncio.sleep(0.01)
+    await store.close()
+    with pytest.raises(StoreUnavailable):
+        await call
+
+
+async def introducing(server: Any) -> None:
+    """The connection stands, and the server has yet to agree to the database."""
+    is_secret = server.url.startswith("rediss")
+    async with Proxy(server.port) as proxy:
+        url = proxy.url_for(server.url).replace("/0", "/1")
+        closing = asyncio.ensure_future(asyncio.to_thread(asyncio.run, _closed_soon(url)))
+        if is_secret:
+            await proxy.replies.first_piece()  # with it the client has what it needs to speak
+        proxy.replies.freeze()
+        await closing
+
+
+async def _closed_soon(url: str) -> None:
+    """In an event loop of its own, which ends before the proxy cuts what it has."""
+    store = RespStore(url)
+    call = asyncio.ensure_future(store.load(bytes(32)))
+    await asyncio.sleep(0.2)
+    await store.close()
+    with pytest.raises(StoreUnavailable):
+        await call
+
+
+async def late(server: Any) -> None:
+    """The server has been silent until the deadline: its connection has been given up already."""
+    store = RespStore(server.url, timeout=0.2)
+    await store.load(bytes(32))
+    server.pause()
+    with pytest.raises(StoreUnavailable):
+        await store.load(bytes(32))
+    await store.close()
+
+
+async def listening(server: Any) -> None:
+    """A listener hears nothing any more, and is closed."""
+    store = RespStore(server.url)
+    announcer = announcer_of(store)
+    assert announcer is not None
+    announcer.listen(hearer := Hearer())
+    await hearer.until_states("connected")
+    server.pause()
+    await store.close()
+
+
+async def beginning_to_listen(server: Any) -> None:
+    """A listener that has not got through yet is closed."""
+    server.pause()
+    store = RespStore(server.url)
+    announcer = announcer_of(store)
+    assert announcer is not None
+    announcer.listen(Hearer())
+    await asyncio.sleep(0.01)
+    await store.close()
+
+
+WHILE = [idle, busy, connecting, introducing, late, listening, beginning_to_listen]
+
+
+@pytest.mark.parametrize("closing", WHILE)
+@pytest.mark.parametrize("kind", ["valkey9", "redis7_tls"])
+def test_closing_leaves_no_socket_open(kind: str, closing: While, fresh_server: Any) -> None:
+    """A server that hangs must not keep the application's sockets; nor its end from being clean."""
+    server = fresh_server(kind)
+    with warnings.catch_warnings(record=True) as left_open:
+        warnings.simplefilter("always", ResourceWarning)
+        asyncio.run(asyncio.wait_for(closing(server), 10))
+        gc.collect()
+    server.resume()
+    assert not [str(one.message) for one in left_open]
