@@ -305,6 +305,32 @@ async def test_requests_sent_at_once_all_arrive_at_one_session(serve: Serve) -> 
     assert not site.has(key)
 
 
+async def test_who_looks_for_the_old_key_too_late_joins_those_who_did_not(serve: Serve) -> None:
+    """Harm: on a busy server, some of the tabs that a browser restores are sent to the login all the same."""
+    site = await serve()
+    principal = secrets.token_hex(8)
+    _, cookie = site.old_sign_in(principal)
+    await site.replay("", "/dashboard")  # the first request makes the sessions
+    keys = site.sessions._keys
+    assert keys is not None
+    find, about_to, go_on = keys.find, asyncio.Event(), asyncio.Event()
+
+    async def late_find(old_id: str) -> bytes | None:
+        about_to.set()
+        await go_on.wait()
+        value: bytes | None = await find(old_id)
+        return value
+
+    keys.find = late_find
+    late = asyncio.ensure_future(site.replay(cookie))
+    await about_to.wait()
+    keys.find = find
+    assert (await site.replay(cookie)).body == f"Welcome user {principal}".encode()
+    go_on.set()
+    assert (await late).body == f"Welcome user {principal}".encode()
+    assert len(await site.sessions.store.find_principal(principal)) == 1
+
+
 async def test_a_sign_out_wins_over_a_take_over_on_its_way(serve: Serve) -> None:
     """Harm: a slow request that had read the old key brings the session back after the sign-out."""
     site = await serve()

@@ -189,6 +189,8 @@ class AuthSessions(Sessions):
             principal = _principal_in(await keys.find(old_id))
             if principal is not None:
                 await self._start_successor(session, old_id, principal)
+            elif draft.record is None:  # perhaps a parallel request has taken it over since we looked
+                await self._join_successor(draft, self._successor_of(old_id))
         if draft.principal is not None:
             await self._give_up_old(draft, old_id, keys)
 
