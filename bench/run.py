@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench import machine
+from bench import machine, wakeful
 from bench.application import ROOT, ApplicationFailedError, RunningApplication
 from bench.checks import check
 from bench.commands import (
@@ -176,7 +176,7 @@ class Bench:
             visitors=visitors,
         )
         try:
-            return asyncio.run(work)
+            return wakeful.run(work)
         except FAULTS as error:
             visitors.clear()  # who knows what they know
             note = f"{case}: {_last_line(error)}"

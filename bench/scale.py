@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from bench import machine
+from bench import machine, wakeful
 from bench.application import ROOT, RunningApplication
 from bench.drive import Figures, ask, connected, drive
 from bench.filling import (
@@ -187,7 +187,8 @@ async def _one_round(site: Site, visitors: list[Visitor]) -> Reading:
 
 
 async def _run(app: RunningApplication, load: Load, seconds: float, visitors: list[Visitor]) -> Figures:
-    return await drive(app, load, connections=CONNECTIONS, seconds=seconds, visitors=visitors)
+    work = drive(app, load, connections=CONNECTIONS, seconds=seconds, visitors=visitors)
+    return await asyncio.to_thread(wakeful.run, work)
 
 
 async def _visit_each(app: RunningApplication, visitors: list[Visitor]) -> None:
