@@ -103,6 +103,26 @@ async def test_a_change_inside_a_nested_value_is_saved(change: Any) -> None:
     assert (await browser.data())["deep"] == expected
 
 
+async def test_a_value_that_nobody_can_read_is_not_there() -> None:
+    """One bad value, written by somebody else, is a 500 on every page, or reads as an odd object."""
+    world = World()
+    browser = world.browser()
+    await browser.put(good=1)
+    (record,) = await world.records()
+    payload = decode_payload(record.payload, record.digest)
+    payload.data["bad"] = msgspec.Raw(msgspec.msgpack.encode(msgspec.msgpack.Ext(99, b"x")))
+    planted = msgspec.structs.replace(
+        record, version=record.version + 1, payload=encode_payload(payload, record.digest)
+    )
+    assert await world.store.replace(planted, version=record.version)
+    session = await browser.open()
+    assert session.get("bad") is None
+    assert session.get("bad", "default") == "default"
+    assert session.all() == {"good": 1}
+    with pytest.raises(KeyError):
+        session["bad"]
+
+
 async def planted_too_deep(world: World, browser: Browser) -> None:
     """Store lists inside lists, deeper than we would, as whoever writes to the store by other means."""
     await browser.put(kept=1)

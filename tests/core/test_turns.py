@@ -70,6 +70,22 @@ async def test_saves_of_one_request_never_overlap_and_lose_nothing(world: World,
     assert await browser.data() == {"n": 0} | {f"key{number}": number for number in range(5)}
 
 
+async def test_a_save_that_had_to_wait_is_known_to_be_under_way(world: World, browser: Browser) -> None:
+    """The end of an answer that has nothing else to store would leave before what it tells is stored."""
+    session = await browser.open()
+    real, known = world.store.replace, list[bool]()
+
+    async def replace(record: Record, *, version: int) -> bool:
+        known.append(session.is_being_saved() and not session.is_untouched())
+        await settled()
+        return await real(record, version=version)
+
+    world.store.replace = replace  # type: ignore[method-assign]
+    await asyncio.gather(*(session.modify("n", lambda n: n + 1) for _ in range(4)))
+    assert known == [True] * 4
+    assert not session.is_being_saved()
+
+
 async def test_a_new_visitor_who_saves_twice_at_once_gets_one_session(world: World) -> None:
     """Two would be created, and the browser told of the one that was stored last: the other half is lost."""
     browser = world.browser()

@@ -72,13 +72,16 @@ class IdCookie:
         if not values:
             return None
         draft.brought_cookie = True
-        if len(values) == 1:
-            session_id = self._signer.read(self.name, values[0])
-            if session_id is None:
-                return EventKind.FORGED_ID
-            draft.session_id = session_id
-            self._remember(lines, values[0], (session_id, draft.remembered))
-            return None
+        if len(values) > 1:
+            return self._read_several(values, draft)
+        session_id = self._signer.read(self.name, values[0])
+        if session_id is None:
+            return EventKind.FORGED_ID
+        draft.session_id = session_id
+        self._remember(lines, values[0], (session_id, draft.remembered))
+        return None
+
+    def _read_several(self, values: Sequence[str], draft: Draft) -> EventKind | None:
         found = {i for value in set(values) if (i := self._signer.read(self.name, value)) is not None}
         if len(found) == 1:
             draft.session_id = found.pop()

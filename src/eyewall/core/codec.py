@@ -67,7 +67,8 @@ def encode_value(key: str, value: object) -> bytes:
         UnstorableValueError: names the key and the type that cannot be stored.
     """
     try:
-        _pack_str(key, 0)
+        if not key.isascii():
+            key.encode()  # as for a text in _pack_str
         return _encode(_pack(value, 0))
     except _UnstorableError as error:
         raise UnstorableValueError(f"session[{key!r}] cannot be stored: {error}") from None

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, Generic, NamedTuple, Protocol, TypeVar
 from msgspec.structs import replace
 
 from eyewall.core.changes import NOBODY, Changes, Identity, identity_of
-from eyewall.core.draft_values import DraftValues, shown
+from eyewall.core.draft_values import DraftValues
 from eyewall.core.payload import FlashEntry, Payload, empty_payload
 from eyewall.core.record import Device, Record
 
@@ -130,10 +130,9 @@ class Draft(DraftValues):
     def __init__(
         self,
         max_size: int,
-        *,
-        in_cookie: bool = False,
+        in_cookie: bool = False,  # noqa: FBT001, FBT002 - by position, see Manager.open()
         cookie_lines: Sequence[str] = (),
-        https: bool = False,
+        https: bool = False,  # noqa: FBT001, FBT002 - as above
         whence: Whence | None = None,
     ) -> None:
         self.max_size = max_size
@@ -229,7 +228,7 @@ class Draft(DraftValues):
     def add_flash(self, entry: FlashEntry) -> None:
         """Queue a message for whoever reads it first."""
         texts = len(entry.key.encode()) + len(entry.category.encode()) + memoryview(entry.value).nbytes
-        self._make_room(texts + _FLASH_OVERHEAD, f"flash message {shown(entry.key)}")
+        self._make_room(texts + _FLASH_OVERHEAD, "flash message {}", entry.key)
         self.pending.flashed.append(entry)
 
     def unread_flash(self) -> list[FlashEntry]:
@@ -299,19 +298,20 @@ class Draft(DraftValues):
         return self._has_changes() or self.brought_back is not None
 
     def _has_changes(self) -> bool:
-        return bool(
-            self.changes
-            or self.doomed
-            or (self.renew and self.record is not None)
-            or self.remember is False
-            or self.leaving
-        )
+        if self.changes:
+            return True
+        if self.is_idle:
+            return False
+        renewed = self.renew and self.record is not None
+        return bool(self.doomed or renewed or self.remember is False or self.leaving)
 
     def take_changes(self) -> Changes:
         """Hand over the changes; the view stays as if they were stored."""
-        changes = self.changes or Changes()
-        self.changes = None
-        self.payload = changes.apply_to(self.payload) if changes else self.payload
+        changes, self.changes = self.changes, None
+        if changes is None:
+            return Changes()
+        if changes:
+            self.payload = changes.apply_to(self.payload)
         return changes
 
     def settle(self, record: Record | None, payload: Payload) -> None:

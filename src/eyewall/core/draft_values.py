@@ -39,20 +39,20 @@ class DraftValues:
 
     # -- reading ------------------------------------------------------------------------------------------
 
-    def read(self, key: str) -> Any:
-        """Return the value of ``key``, decoding it at the first use, or MISSING."""
-        value = self._values.get(key, MISSING)
-        if value is not MISSING:
-            return value
+    def read(self, key: str, default: Any = MISSING) -> Any:
+        """Return the value of ``key``, decoding it at the first use, or ``default``."""
+        values = self._values
+        if key in values:
+            return values[key]
         raw = self.payload.data.get(key) if self.changes is None else self._encoded(key)
         if raw is None:
-            return MISSING
+            return default
         try:
             value = decode_value(raw)
         except DamagedRecordError:
             # The payload's checksum held, so someone with access to the store wrote this on purpose.
-            return MISSING
-        self._values[key] = value
+            return default
+        values[key] = value
         if type(value) in MUTABLE_TYPES:
             self._look_at(key, raw)
         return value
@@ -93,7 +93,7 @@ class DraftValues:
     def assign(self, key: str, value: object) -> None:
         """Set ``key``; raises UnstorableValueError or SessionTooLargeError and then changes nothing."""
         encoded = encode_value(key, value)
-        self._make_room(_stored_length(key, encoded) - self._length(key), f"session[{shown(key)}]")
+        self._make_room(self._growth(key, encoded), "session[{}]", key)
         self._record_assignment(key, encoded)
         self._remember(key, value, encoded)
 
@@ -153,7 +153,7 @@ class DraftValues:
         for key, seen in list(self.seen.items()):
             encoded = self._encoded_again(key, seen)
             if encoded != seen:
-                self._size += len(encoded) - self._length(key)
+                self._size += self._growth(key, encoded)
                 self._record_assignment(key, encoded)
                 self.seen[key] = encoded
 
@@ -173,11 +173,16 @@ class DraftValues:
         raw = self._encoded(key)
         return 0 if raw is None else _stored_length(key, raw)
 
-    def _make_room(self, growth: int, what: str) -> None:
+    def _growth(self, key: str, encoded: bytes) -> int:
+        raw = self._encoded(key)
+        return _stored_length(key, encoded) if raw is None else len(encoded) - memoryview(raw).nbytes
+
+    def _make_room(self, growth: int, what: str, key: str) -> None:
+        """Count ``growth`` (bytes), or refuse it: ``what`` has ``{}`` where ``key`` is to be shown."""
         if growth > 0 and self._size + growth > self.max_size:
             raise SessionTooLargeError(
-                f"{what} would make this session {self._size + growth} bytes; max_size is {self.max_size}. "
-                "Keep large data elsewhere and its key in the session, or raise max_size."
+                f"{what.format(shown(key))} would make this session {self._size + growth} bytes; max_size is "
+                f"{self.max_size}. Keep large data elsewhere and its key in the session, or raise max_size."
             )
         self._size += growth
 

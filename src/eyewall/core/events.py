@@ -11,7 +11,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from eyewall.core.ids import shortened
@@ -46,6 +46,9 @@ class EventKind(enum.Enum):
     CROSS_ORIGIN_REFUSED = "request refused: from another site"
     STORE_DOWN = "store does not answer"
     STORE_BACK = "store answers again"
+
+    # Each kind is one object. Enum's own hash is a function in Python, and runs at every look-up.
+    __hash__ = object.__hash__
 
 
 _LEVELS: Final = {
@@ -102,23 +105,23 @@ class Event:
 class _Logged:
     """What the log has been told of one kind of event."""
 
-    __slots__ = ("at", "held_back", "level")
+    __slots__ = ("_at", "held_back", "level", "quiet_until")
 
     def __init__(self, kind: EventKind) -> None:
         self.level = _LEVELS.get(kind, logging.DEBUG)
-        self.at: deque[datetime] = deque(maxlen=_AT_ONCE.get(kind, 1))
+        self._at: deque[datetime] = deque(maxlen=_AT_ONCE.get(kind, 1))
         self.held_back = 0
+        self.quiet_until = datetime.min.replace(tzinfo=UTC)
+        """Nothing is logged before; what happens meanwhile is counted."""
 
     def may_tell(self, now: datetime) -> bool:
-        """Whether one more line may be logged ``now``; notes the answer."""
-        if self.level == logging.DEBUG:
-            return logger.isEnabledFor(logging.DEBUG)
-        if len(self.at) == self.at.maxlen and now - self.at[0] < _QUIET:
-            self.held_back += 1
-            return False
+        """Whether one more line may be logged ``now``, when it is not quiet; notes the answer."""
         if not logger.isEnabledFor(self.level):
             return False
-        self.at.append(now)
+        if self.level != logging.DEBUG:
+            self._at.append(now)
+            if len(self._at) == self._at.maxlen:
+                self.quiet_until = self._at[0] + _QUIET
         return True
 
 
@@ -144,9 +147,13 @@ class EventStream:
     ) -> None:
         """Report that ``kind`` happened now."""
         now, logged = self._clock(), self._logged[kind]
-        may_tell = logged.may_tell(now)
+        if now < logged.quiet_until:  # nearly always, while strangers send what they like
+            logged.held_back += 1
+            may_tell = False
+        else:
+            may_tell = logged.may_tell(now)
         if not may_tell and not self._callbacks:
-            return  # nearly always, while strangers send what they like
+            return
         session = shortened(digest) if digest is not None else None
         event = Event(kind, now, session, _on_one_line(detail), principal)
         if may_tell:

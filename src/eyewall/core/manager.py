@@ -92,9 +92,8 @@ class Manager(Saving):
             https: whether the browser's connection is encrypted.
             whence: tells about the request; without it, a page is shown by nobody in particular.
         """
-        draft = Draft(
-            self._max_size, in_cookie=self._in_cookie, cookie_lines=cookie_lines, https=https, whence=whence
-        )
+        # By position: Python makes a dict of the keywords that a class is called with, and takes it apart.
+        draft = Draft(self._max_size, self._in_cookie, cookie_lines, https, whence)
         if cookie_lines:
             problem = self._cookies[https].read(cookie_lines, draft)
             if problem is not None:

@@ -84,7 +84,8 @@ class Saving(CarryingOut):
     ) -> _T:
         """Return ``await save(session, ...)``: one save of a request at a time, in the time it has left."""
         with self._health.watching(PATIENCE * self._timeout - session.waited):
-            await session.begin_turn()
+            if not session.begin_turn():
+                await session.stand_in_line()
             try:
                 result = await save(session, *args)
             finally:

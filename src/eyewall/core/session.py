@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterator, MutableMapping
 from datetime import datetime, timedelta
-from typing import Any, Final, Protocol
+from typing import Any, Final, NoReturn, Protocol
 
 from eyewall.core.changes import Identity
 from eyewall.core.codec import encode_value
@@ -75,8 +75,9 @@ class Session(SessionUse, MutableMapping[str, Any]):
     # -- the mapping --------------------------------------------------------------------------------------
 
     def __getitem__(self, key: str) -> Any:
-        if not self.used or self.failure is not None:
+        if self.failure is not None:
             self._use()
+        self.used = True  # all that _use() does where nothing is changed and nothing has failed
         value = self.draft.read(key)
         if value is MISSING:
             raise KeyError(key)
@@ -84,7 +85,8 @@ class Session(SessionUse, MutableMapping[str, Any]):
 
     def __setitem__(self, key: str, value: Any) -> None:
         self._use(changing=True)
-        _check_key(key)
+        if type(key) is not str:
+            _refuse_key(key)
         if self._change_needs_cookie():
             self._needs_headers("a new session")
         self.draft.assign(key, value)
@@ -117,10 +119,10 @@ class Session(SessionUse, MutableMapping[str, Any]):
 
     def get(self, key: str, default: Any = None) -> Any:
         """Return the value of ``key``, or ``default``."""
-        if not self.used or self.failure is not None:
+        if self.failure is not None:
             self._use()
-        value = self.draft.read(key)
-        return default if value is MISSING else value
+        self.used = True  # as in __getitem__
+        return self.draft.read(key, default)
 
     def set(self, key: str, value: Any) -> None:
         """Store ``value`` under ``key``; the same as ``session[key] = value``.
@@ -293,7 +295,8 @@ class Session(SessionUse, MutableMapping[str, Any]):
             SessionEndedError: the session was ended meanwhile; nothing was stored.
         """
         self._use(changing=True)
-        _check_key(key)
+        if type(key) is not str:
+            _refuse_key(key)
         if self._change_needs_cookie():
             self._needs_headers("a new session")
         return await self._keeper.modify(self, key, function, default)
@@ -321,6 +324,5 @@ def _check_text(what: str, text: object, longest: int) -> None:
         raise UnstorableValueError(f"{what} has at most {longest} bytes; use an identifier")
 
 
-def _check_key(key: object) -> None:
-    if type(key) is not str:
-        raise UnstorableValueError(f"session keys are text; {key!r} is a {type(key).__qualname__}")
+def _refuse_key(key: object) -> NoReturn:
+    raise UnstorableValueError(f"session keys are text; {key!r} is a {type(key).__qualname__}")

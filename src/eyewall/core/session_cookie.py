@@ -7,13 +7,14 @@ frozen in the tests: changing it signs everybody out.
 
 from __future__ import annotations
 
-import re
 from typing import Final
 
 from eyewall.crypto.keyring import KeyRing
 from eyewall.crypto.signer import Signer
 
-_SHAPE: Final = re.compile(r"ew1\.([A-Za-z0-9_-]{8})\.([A-Za-z0-9_-]{43})\.([A-Za-z0-9_-]{43})")
+_FORMAT: Final = "ew1"
+_LENGTH: Final = 100
+"""Characters of a value: 3, 8, 43 and 43, and the dots between them."""
 
 
 class SessionCookieSigner:
@@ -29,7 +30,7 @@ class SessionCookieSigner:
     def issue(self, cookie_name: str, session_id: str) -> str:
         """Return the value to send for ``session_id`` in the cookie ``cookie_name``."""
         key_id, mac = self._signer.sign(cookie_name, session_id)
-        return f"ew1.{key_id}.{session_id}.{mac}"
+        return f"{_FORMAT}.{key_id}.{session_id}.{mac}"
 
     def read(self, cookie_name: str, value: str) -> str | None:
         """Return the session ID in ``value``, or None when we did not make it for this cookie name.
@@ -37,10 +38,10 @@ class SessionCookieSigner:
         Whatever is wrong with the value (shape, key, MAC, cookie name), the answer is the same, and no
         store is asked.
         """
-        shape = _SHAPE.fullmatch(value)
-        if shape is None:
+        parts = value.split(".") if len(value) == _LENGTH else ()
+        if len(parts) != 4 or parts[0] != _FORMAT:
             return None
-        key_id, session_id, mac = shape.groups()
+        _, key_id, session_id, mac = parts  # whatever characters these have: the MAC is right for one alone
         return session_id if self._signer.verify(key_id, mac, cookie_name, session_id) else None
 
     def is_current(self, value: str) -> bool:

@@ -65,7 +65,7 @@ class SessionUse(Turns):
     # -- for the verbs -------------------------------------------------------------------------------------
 
     def _use(self, *, changing: bool = False) -> None:
-        """Note a use, or refuse it. What only reads may skip this where it was used and has not failed."""
+        """Note a use, or refuse it. What only reads and has not failed may as well set ``used`` itself."""
         if self.failure is not None:
             self.used = True
             raise self.failure

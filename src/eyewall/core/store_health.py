@@ -46,7 +46,7 @@ class StoreHealth:
         A driver may time out, or cancel its own call; neither may end the request without an answer. Only
         a cancellation of the request's own task goes on as one.
         """
-        return _Watching(self, patience, reading=reading)
+        return _Watching(self, patience, reading)
 
     def admit(self, *, reading: bool) -> None:
         """Let a call go to the store, or raise StoreUnavailable at once while the store is left alone."""
@@ -82,7 +82,8 @@ class _Watching(Deadline):
 
     __slots__ = ("_health", "_patience", "_reading")
 
-    def __init__(self, health: StoreHealth, patience: float | None, *, reading: bool) -> None:
+    # By position: Python makes a dict of the keywords that a class is called with, and takes it apart.
+    def __init__(self, health: StoreHealth, patience: float | None, reading: bool) -> None:  # noqa: FBT001
         self._health = health
         self._patience = patience
         self._reading = reading

@@ -9,7 +9,8 @@ from typing import Final
 from eyewall.core.record import Record
 
 _LONGEST_TOUCH_INTERVAL: Final = timedelta(minutes=5)
-_CLOCK_SKEW: Final = timedelta(minutes=1)
+_MOST_AHEAD: Final = -timedelta(minutes=1)
+"""What happened a minute from now may have: clocks differ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +47,8 @@ class Timeouts:
         age, silence = now - record.created_at, now - record.seen_at
         return (
             now < record.expires_at
-            and -_CLOCK_SKEW <= silence < self.idle
-            and -_CLOCK_SKEW <= age < self.absolute
+            and _MOST_AHEAD <= silence < self.idle
+            and _MOST_AHEAD <= age < self.absolute
         )
 
     def touch_is_due(self, record: Record, now: datetime) -> bool:

@@ -21,19 +21,22 @@ class Turns:
         """Whether a save of this session is under way."""
         return self._is_being_saved
 
-    async def begin_turn(self) -> None:
-        """Wait until no save of this session is under way, first come, first served; then begin one."""
+    def begin_turn(self) -> bool:
+        """Begin a save and return True, unless others save or wait: then :meth:`stand_in_line`."""
         if self._is_being_saved or self._line is not None:
-            await self._stand_in_line()
+            return False
         self._is_being_saved = True
+        return True
 
-    async def _stand_in_line(self) -> None:
+    async def stand_in_line(self) -> None:
+        """Wait until no save of this session is under way, first come, first served; then begin one."""
         if self._line is None:
             self._line = asyncio.Lock()
         async with self._line:
             if self._is_being_saved:  # and nobody else can begin: whoever comes stands in line, too
                 self._saved = asyncio.get_running_loop().create_future()
                 await self._saved
+        self._is_being_saved = True
 
     def end_turn(self) -> None:
         """Note that the save is over."""
