@@ -208,6 +208,8 @@ async def test_an_unstorable_value_is_refused_at_once_and_nothing_is_lost() -> N
         session["\ud800"] = "x"
     with pytest.raises(UnstorableValueError):
         await session.modify("\ud800", lambda value: value)
+    with pytest.raises(UnstorableValueError, match="text"):
+        await session.modify(1, lambda value: value)  # type: ignore[arg-type]
     await browser.end(session)
     assert await browser.data() == {"k": "good"}
 
