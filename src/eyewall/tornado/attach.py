@@ -8,7 +8,7 @@ from weakref import ref
 
 from tornado.httputil import HTTPServerRequest
 
-from eyewall.core.csrf import SAFE_METHODS, cross_origin_refusal
+from eyewall.core.csrf import cross_origin_refusal
 from eyewall.core.events import EventKind
 from eyewall.core.manager import Manager
 from eyewall.core.record import Device
@@ -47,11 +47,6 @@ def is_settled(session: Session) -> bool:
     return draft.session_id is None and not draft.remembered
 
 
-def is_harmless(request: HTTPServerRequest) -> bool:
-    """Whether ``request`` is one that any site may cause: it only asks for a page."""
-    return request.method in SAFE_METHODS and not is_handshake(request)
-
-
 async def save_for_handshake(manager: Manager, session: Session) -> None:
     """Store what a WebSocket's session begins with. Never raises.
 
@@ -83,20 +78,25 @@ def session_on(request: HTTPServerRequest) -> Session | None:
 
 
 def cross_origin_problem(
-    manager: Manager, request: HTTPServerRequest, is_trusted: Callable[[str], bool] | None = None
+    manager: Manager,
+    request: HTTPServerRequest,
+    *,
+    handshake: bool,
+    is_trusted: Callable[[str], bool] | None = None,
 ) -> str | None:
     """Return why ``request`` must be refused as coming from another site, or None.
 
     Args:
         manager: knows the settings.
-        request: the request, not answered yet.
+        request: not answered yet, and not a harmless one.
+        handshake: whether it wants to become a WebSocket.
         is_trusted: the handler's own opinion of an ``Origin`` that the settings do not trust.
     """
     settings = manager.settings
-    if not settings.cross_origin_protection or is_harmless(request):
+    if not settings.cross_origin_protection:
         return None
     # A handshake is a GET that no other site may send either: browsers let any page open a WebSocket.
-    method = "handshake" if is_handshake(request) else request.method or ""
+    method = "handshake" if handshake else request.method or ""
     origin = request.headers.get("Origin")
     refusal = cross_origin_refusal(
         method=method,
@@ -112,18 +112,18 @@ def cross_origin_problem(
     return refusal
 
 
-class Asked:
-    """What a session may want to know of its request."""
+class Asked(ref[HTTPServerRequest]):
+    """What a session may want to know of its request.
 
-    __slots__ = ("_request",)
+    A weak reference to it, because the request has the session: else each would be left to the collector of
+    cycles. Not an object that has one: one less is made for each request.
+    """
 
-    def __init__(self, request: HTTPServerRequest) -> None:
-        # Weak, because the request has the session: else each would be left to the collector of cycles.
-        self._request = ref(request)
+    __slots__ = ()
 
     def device(self) -> Device:
         """See :meth:`eyewall.core.draft.Whence.device`."""
-        request = self._request()
+        request = self()
         if request is None:
             return Device()
         agent, address = request.headers.get("User-Agent", ""), str(request.remote_ip or "")
@@ -131,7 +131,7 @@ class Asked:
 
     def shows_a_page(self) -> bool:
         """See :meth:`eyewall.core.draft.Whence.shows_a_page`."""
-        request = self._request()
+        request = self()
         if request is None or request.method == "HEAD":
             return False
         purpose = request.headers.get("Sec-Purpose") or request.headers.get("Purpose") or ""
@@ -142,4 +142,6 @@ def is_handshake(request: HTTPServerRequest) -> bool:
     """Whether ``request`` wants to become a WebSocket."""
     headers = request.headers
     # Nearly no request has the header, and get() of one that is not there costs three times as much.
-    return bool(headers.get_list("Upgrade")) and headers["Upgrade"].lower() == "websocket"
+    if not headers.get_list("Upgrade"):
+        return False
+    return headers["Upgrade"].lower() == "websocket"

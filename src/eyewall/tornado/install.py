@@ -21,13 +21,13 @@ from tornado.web import (
     StaticFileHandler,
 )
 
+from eyewall.core.csrf import SAFE_METHODS
 from eyewall.core.manager import Manager
 from eyewall.core.session import Session
 from eyewall.tornado.attach import (
     attach,
     cross_origin_problem,
     is_handshake,
-    is_harmless,
     is_settled,
     save_for_handshake,
 )
@@ -55,11 +55,13 @@ def install(application: Application, manager: Manager) -> None:
             return original(request, target_class, *args, **kwargs)
         if begin_cors(manager.cors, request):
             return original(request, PreflightHandler)
-        protected = getattr(target_class, "cross_origin_protection", True)
-        if protected and cross_origin_problem(manager, request) is not None:
+        handshake = is_handshake(request)
+        careful = handshake or request.method not in SAFE_METHODS
+        protected = careful and getattr(target_class, "cross_origin_protection", True)
+        if protected and cross_origin_problem(manager, request, handshake=handshake) is not None:
             return original(request, ErrorHandler, {"status_code": 403})
         lines = request.headers.get_list("Cookie")
-        can_wait = not lines and manager.cors is None and is_harmless(request)
+        can_wait = not lines and not careful and manager.cors is None
         if can_wait and let_wait(manager, request, target_class):
             return original(request, target_class, *args, **kwargs)
         session = attach(manager, request, lines)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
 from weakref import WeakMethod
@@ -11,6 +11,7 @@ from weakref import WeakMethod
 from tornado.web import HTTPError, RequestHandler
 from tornado.websocket import WebSocketHandler
 
+from eyewall.core.csrf import SAFE_METHODS
 from eyewall.core.session import Session
 from eyewall.errors import SessionError
 from eyewall.tornado.attach import (
@@ -18,7 +19,6 @@ from eyewall.tornado.attach import (
     attach,
     cross_origin_problem,
     is_handshake,
-    is_harmless,
     meet_outage,
     save_for_handshake,
     session_on,
@@ -32,6 +32,8 @@ from eyewall.tornado.signing_in import SignInMixin, has_own_loader, load_current
 from eyewall.tornado.strangers import is_waiting, let_wait
 from eyewall.tornado.wire import CommitBarrier
 from eyewall.tornado.xsrf import XsrfMixin, demand_token
+
+_Execute = Coroutine[Any, Any, None]
 
 
 class SessionMixin(SignInMixin, XsrfMixin, ErrorAnswers, CookieMixin):
@@ -89,29 +91,20 @@ class SessionMixin(SignInMixin, XsrfMixin, ErrorAnswers, CookieMixin):
     @property
     def session(self) -> Session:
         """The session of this request."""
-        session: Session | None = getattr(self.request, "session", None)
-        if session is None:
-            name, early = type(self).__name__, type(self).uses_session
-            raise SessionError(
-                f"{name} has no session: put SessionMixin before RequestHandler, as in "
-                f"class {name}(SessionMixin, RequestHandler)"
-                if early
-                else f"{name} has uses_session = False, so it has no session"
-            )
-        return session
+        try:
+            return self.request.session  # type: ignore[attr-defined,no-any-return]  # requests are open
+        except AttributeError:
+            raise _without_session(type(self)) from None
 
     def _execute(self, transforms: list[Any], *args: bytes, **kwargs: bytes) -> Coroutine[Any, Any, None]:
         execute = super()._execute(transforms, *args, **kwargs)
         if not type(self).uses_session:
             return execute
         try:
-            loading = _begin(self)
+            return _begin(self, execute)
         except Exception as error:  # noqa: BLE001 - Tornado answers none from here, and the client hangs
             _instead_of_prepare(self, error)
-            loading = None
-        if loading is None and not self.prepares_otherwise:
-            return execute  # nothing to await, and nothing of ours to take away
-        return _execute_after(self, loading, execute)
+            return _execute_otherwise(self, execute)
 
 
 def session_of(handler: RequestHandler) -> Session:
@@ -129,93 +122,120 @@ def session_of(handler: RequestHandler) -> Session:
     return session
 
 
+def _without_session(kind: type[SessionMixin]) -> SessionError:
+    if not kind.uses_session:
+        return SessionError(f"{kind.__name__} has uses_session = False, so it has no session")
+    return SessionError(
+        f"{kind.__name__} has no session: put SessionMixin before RequestHandler, as in "
+        f"class {kind.__name__}(SessionMixin, RequestHandler)"
+    )
+
+
 async def _execute_after(
-    handler: SessionMixin, loading: _Loading | None, execute: Coroutine[Any, Any, None]
+    handler: SessionMixin,
+    execute: _Execute,
+    session: Session,
+    loader: Sessions | None,
+    caution: _Caution | None,
 ) -> None:
-    """Await the session, then let Tornado go on. What goes wrong is the handler's own error page."""
+    """Await the session, then let Tornado go on. What goes wrong is the handler's own error page.
+
+    Args:
+        handler: nothing of it has run.
+        execute: what Tornado does.
+        session: the request's.
+        loader: loads it; None where it is loaded.
+        caution: None for a request that only asks for a page.
+    """
     try:
-        if loading is not None:
-            sessions, session, is_loaded, is_harmless_request, problem = loading
-            if not is_loaded:
-                await sessions.load(session)
-                if not is_harmless_request and is_handshake(handler.request):
-                    await save_for_handshake(sessions, session)
-            if session.failure is not None:
-                meet_outage(session, type(handler).when_store_fails)
-            if has_own_loader(handler) and problem is None:
-                await load_current_user(handler, session)
-            if not is_harmless_request:
-                _check(handler, sessions, problem)
+        if loader is not None:
+            await loader.load(session)
+            if caution is not None and caution.handshake:
+                await save_for_handshake(loader, session)
+        if session.failure is not None:
+            meet_outage(session, type(handler).when_store_fails)
+        if has_own_loader(handler) and (caution is None or caution.problem is None):
+            await load_current_user(handler, session)
+        if caution is not None:
+            _check(handler, caution)
     except Exception as error:  # noqa: BLE001 - as in _execute
         _instead_of_prepare(handler, error)
     except BaseException:
         execute.close()  # never begun, and not to be: the task was cancelled
         raise
+    if handler.prepares_otherwise:
+        await _execute_otherwise(handler, execute)
+    else:
+        await execute
+
+
+async def _execute_otherwise(handler: SessionMixin, execute: _Execute) -> None:
+    """Let Tornado go on, and take away what :func:`prepare_by` has put there."""
     try:
         await execute
     finally:
-        if handler.prepares_otherwise:
-            prepare_as_ever(handler)
+        prepare_as_ever(handler)
 
 
-class _Loading(NamedTuple):
-    """What a handler has to wait for: its session, and what may speak against the request."""
+def _begin(handler: SessionMixin, execute: _Execute) -> _Execute:
+    """Give the request its session; return ``execute``, or what has something to await before it."""
+    sessions, request = Sessions.serving(handler.application), handler.request
+    handshake = is_handshake(request)
+    careful = handshake or request.method not in SAFE_METHODS
+    session, loader = getattr(request, "session", None), None
+    if session is None:
+        lines = request.headers.get_list("Cookie")
+        if sessions.cors is None:
+            if not lines and not careful and let_wait(sessions, request, type(handler)):
+                return execute
+        elif begin_cors(sessions.cors, request):
+            prepare_by(handler, partial(answer_preflight, handler))
+            return _execute_otherwise(handler, execute)
+        session = attach(sessions, request, lines)
+        draft = session.draft
+        if draft.session_id is not None or draft.remembered or handshake:
+            loader = sessions
+        _guard_what_streams(handler)
+    elif is_waiting(session):  # install() has let it wait
+        return execute
+    caution = _look_closer(handler, sessions, session, handshake=handshake) if careful else None
+    if loader is not None or has_own_loader(handler):
+        return _execute_after(handler, execute, session, loader, caution)
+    if caution is None:
+        return execute
+    _check(handler, caution)
+    return _execute_otherwise(handler, execute) if handler.prepares_otherwise else execute
+
+
+class _Caution(NamedTuple):
+    """What is to be looked at where a request may change something, and another site may have caused it."""
 
     sessions: Sessions
-    session: Session
-    is_loaded: bool
-    is_harmless: bool
+    handshake: bool
     problem: str | None
 
 
-def _begin(handler: SessionMixin) -> _Loading | None:
-    """Give the request its session; return what has to be awaited before the handler starts, if anything."""
-    sessions, request = Sessions.serving(handler.application), handler.request
-    harmless = is_harmless(request)
-    session, loading = session_on(request), False
-    if session is None:
-        lines = request.headers.get_list("Cookie")
-        if not lines and harmless and sessions.cors is None and let_wait(sessions, request, type(handler)):
-            return None
-        if sessions.cors is not None and begin_cors(sessions.cors, request):
-            prepare_by(handler, partial(answer_preflight, handler))
-            return None
-        session = attach(sessions, request, lines)
-        draft = session.draft
-        loading = draft.session_id is not None or draft.remembered or (not harmless and is_handshake(request))
-        _guard_what_streams(handler)
-    elif is_waiting(session):  # install() has let it wait
-        return None
-    if not harmless:
-        return _begin_carefully(handler, sessions, session, loading=loading)
-    if loading or has_own_loader(handler):
-        return _Loading(sessions, session, not loading, True, None)
-    return None
-
-
-def _begin_carefully(
-    handler: SessionMixin, sessions: Sessions, session: Session, *, loading: bool
-) -> _Loading | None:
-    """Go on with a request that may change something, and that another site may have caused."""
+def _look_closer(handler: SessionMixin, sessions: Sessions, session: Session, *, handshake: bool) -> _Caution:
+    """Find out whether another site has caused the request."""
     problem = None
     if type(handler).cross_origin_protection:
-        problem = cross_origin_problem(sessions, handler.request, _trust_of(handler))
+        # Tornado 6.6 asks this of a handler; honouring it makes both protections agree, and on older
+        # versions a handler may define it for us.
+        trusts = getattr(handler, "check_trusted_origin", None)
+        problem = cross_origin_problem(sessions, handler.request, handshake=handshake, is_trusted=trusts)
     if problem is not None:
         session.draft.remembered = False  # another site's request must not use the token up
-    if loading or has_own_loader(handler):
-        return _Loading(sessions, session, not loading, False, problem)
-    _check(handler, sessions, problem)
-    return None
+    return _Caution(sessions, handshake, problem)
 
 
-def _check(handler: SessionMixin, sessions: Sessions, problem: str | None) -> None:
+def _check(handler: SessionMixin, caution: _Caution) -> None:
     """Put in place of ``prepare()`` what must come before it."""
-    if problem is not None:
-        _instead_of_prepare(handler, HTTPError(403, "%s", problem))
+    if caution.problem is not None:
+        _instead_of_prepare(handler, HTTPError(403, "%s", caution.problem))
         return
-    if type(handler).needs_principal and is_handshake(handler.request):
+    if caution.handshake and type(handler).needs_principal:
         _refuse_strangers(handler)
-    demand_token(handler, sessions)
+    demand_token(handler, caution.sessions)
 
 
 def _refuse_strangers(handler: SessionMixin) -> None:
@@ -225,13 +245,6 @@ def _refuse_strangers(handler: SessionMixin) -> None:
         _instead_of_prepare(handler, session.failure)
     elif not handler.current_user:
         _instead_of_prepare(handler, HTTPError(401, "nobody is signed in, so this WebSocket is not opened"))
-
-
-def _trust_of(handler: RequestHandler) -> Callable[[str], bool] | None:
-    # Tornado 6.6 asks this of a handler; honouring it makes both protections agree, and on older
-    # versions a handler may define it for us.
-    check: Callable[[str], bool] | None = getattr(handler, "check_trusted_origin", None)
-    return check
 
 
 def _instead_of_prepare(handler: SessionMixin, error: Exception) -> None:

@@ -79,13 +79,14 @@ class Sessions(SignInManager):
             ConfigurationError: a setting or the secret is missing or unsafe.
         """
         sessions = application.settings.get(SETTING)
+        if isinstance(sessions, Sessions) and sessions.is_bound:
+            return sessions  # always but once
         if sessions is None:
             sessions = application.settings[SETTING] = cls()
         if not isinstance(sessions, Sessions):
             given = type(sessions).__name__
             raise ConfigurationError(f"the application setting {SETTING!r} must be a Sessions, not a {given}")
-        if not sessions.is_bound:
-            sessions.bind(application)
+        sessions.bind(application)
         return sessions
 
     def bind(self, application: Application) -> None:

@@ -38,7 +38,7 @@ from eyewall.tornado.answer_headers import (
 from eyewall.tornado.socket_hold import SocketHold
 from eyewall.tornado.stream_hold import StreamHold
 
-_Call = tuple[Callable[[], Any], "Future[None]"]
+_Call = tuple[Callable[[], Any], "Future[None] | None"]
 _OWN: Final = frozenset({"_held", "_given_up", "_refusal", "_socket", "_stream"})
 _SWITCHING_PROTOCOLS: Final = 101
 _set_own: Final = object.__setattr__
@@ -53,9 +53,9 @@ class CommitBarrier(HTTPConnection):
         manager: saves it.
     """
 
-    _inner: HTTPConnection
-    _session: Session
-    _manager: Manager
+    # What answers for the attributes of another object is read slowly: so one attribute, read once a call.
+    _parts: tuple[Any, Session, Manager]  # Any: a real connection has more than HTTPConnection says
+    _is_plain = True  # nothing has happened to the answer that any of the following would tell
     _held: list[_Call] | None = None
     _given_up = False  # the answer was replaced by an error, or the connection was cut
     _refusal: SessionError | None = None
@@ -64,18 +64,17 @@ class CommitBarrier(HTTPConnection):
 
     def __init__(self, inner: HTTPConnection, session: Session, manager: Manager) -> None:
         # One is made for each request. Asking for its __dict__ would make Python build one, slower to read.
-        _set_own(self, "_inner", inner)
-        _set_own(self, "_session", session)
-        _set_own(self, "_manager", manager)
+        _set_own(self, "_parts", (inner, session, manager))
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
+        return getattr(self._parts[0], name)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in _OWN:
+            _set_own(self, "_is_plain", False)
             _set_own(self, name, value)
         else:
-            setattr(self._inner, name, value)
+            setattr(self._parts[0], name, value)
 
     def set_close_callback(self, callback: Callable[[], None] | None) -> None:
         """Pass on what to call when the client goes away.
@@ -85,24 +84,26 @@ class CommitBarrier(HTTPConnection):
         """
         if callback is not None:
             self.hold_socket(getattr(callback, "__self__", None))
-        self._inner.set_close_callback(callback)  # type: ignore[attr-defined]  # every real one has it
+        self._parts[0].set_close_callback(callback)
 
     def hold_socket(self, handler: object) -> None:
         """Let the WebSocket of ``handler`` end with its session; nothing happens when it is none."""
         if isinstance(handler, WebSocketHandler) and self._socket is None:
-            self._socket = SocketHold(handler, self._session, self._manager)
+            _, session, manager = self._parts
+            self._socket = SocketHold(handler, session, manager)
 
     def hold_stream(self, owner: object) -> StreamHold | SocketHold:
         """Let this answer end with its session; returns what knows when."""
         if self._socket is not None:
             return self._socket
         if self._stream is None:
-            self._stream = StreamHold(self._session, self._manager, self._cut_stream, owner)
-            stream = getattr(self._inner, "stream", None)
-            if self._session.closed or (stream is not None and stream.closed()):  # nobody would tell again
+            inner, session, manager = self._parts
+            self._stream = StreamHold(session, manager, self._cut_stream, owner)
+            stream = getattr(inner, "stream", None)
+            if session.closed or (stream is not None and stream.closed()):  # nobody would tell again
                 self._stream.done()
             else:
-                self._inner.set_close_callback(partial(self._gone, owner))  # type: ignore[attr-defined]  # as above
+                inner.set_close_callback(partial(self._gone, owner))
         return self._stream
 
     def _gone(self, owner: Any) -> None:
@@ -111,14 +112,14 @@ class CommitBarrier(HTTPConnection):
         owner.on_connection_close()
 
     def _cut_stream(self) -> None:
-        stream = getattr(self._inner, "stream", None)
+        stream = getattr(self._parts[0], "stream", None)
         if stream is not None:
             stream.close()
 
     @property
     def is_finished(self) -> bool:
         """Whether the handler has finished its answer, on the wire or not."""
-        return self._session.closed or self._given_up
+        return self._parts[1].closed or self._given_up
 
     # -- the three calls of an HTTPConnection -------------------------------------------------------------
 
@@ -131,40 +132,50 @@ class CommitBarrier(HTTPConnection):
         """Send the head of the answer, once the session is stored."""
         if not isinstance(start_line, ResponseStartLine):
             raise TypeError("a server sends response start lines only")
-        session = self._session
+        inner, session, manager = self._parts
         session.status = start_line.code
         if start_line.code == _SWITCHING_PROTOCOLS:
             self._refuse_unsaved("a WebSocket handshake")
         if not session.used or not self._must_hold(touching=True):
-            return self._send_head(start_line, headers, chunk)
+            _add_ours(session, manager, start_line.code, headers)
+            return inner.write_headers(start_line, headers, chunk)  # type: ignore[no-any-return]
         said = list(headers.get_all())  # the handler may go on changing its own
-        return self._hold(lambda: self._send_head(start_line, as_said(headers, said), chunk))
+        head: Future[None] = Future()
+        self._hold(partial(_send_as_said, self._parts, said, start_line, headers, chunk), head)
+        return head
 
     def _refuse_unsaved(self, what: str) -> None:
         """Fail where the stream is handed over within one call, so that nothing can wait for a save."""
-        if self._session.failure is not None or not self._session.draft.has_unsaved_changes():
+        session = self._parts[1]
+        if session.failure is not None or not session.draft.has_unsaved_changes():
             return
-        self._session.used = True  # by whoever took an old sign-in over; what comes next must be held
+        session.used = True  # by whoever took an old sign-in over; what comes next must be held
         problem = f"the session was changed before {what}; `await self.session.save()` there"
         self._replace_answer(500, problem)
         raise SessionError(problem)
 
     def write(self, chunk: bytes) -> Future[None]:
         """Send a piece of the body, once what the session was told before it is stored."""
-        if not self._session.used or not self._must_hold():
-            return self._inner.write(chunk)
-        return self._hold(lambda: self._inner.write(chunk))
+        inner, session, _ = self._parts
+        if not session.used or not self._must_hold():
+            return inner.write(chunk)  # type: ignore[no-any-return]
+        written: Future[None] = Future()
+        self._hold(partial(inner.write, chunk), written)
+        return written
 
     def finish(self) -> None:
         """End the answer. From here on the session refuses changes."""
-        session = self._session
+        inner, session, _ = self._parts
         session.closed = True
+        if self._is_plain and session.is_untouched():
+            inner.finish()  # nearly always
+            return
         if self._stream is not None:
             self._stream.done()
         if not session.used or not self._must_hold():
-            self._inner.finish()
+            inner.finish()
         else:
-            self._hold(self._inner.finish)
+            self._hold(inner.finish, None)
 
     def detach(self) -> Any:
         """Hand over the stream. Nothing can wait for a save any more, so there must be none to wait for.
@@ -173,7 +184,7 @@ class CommitBarrier(HTTPConnection):
             SessionError: the session was changed and not saved.
         """
         self._refuse_unsaved("detach()")
-        stream = self._inner.detach()  # type: ignore[attr-defined]  # HTTP/1.1 has it
+        stream = self._parts[0].detach()
         if self._stream is not None:
             self._stream.done()
         if self._socket is not None:
@@ -184,35 +195,35 @@ class CommitBarrier(HTTPConnection):
 
     def _must_hold(self, *, touching: bool = False) -> bool:
         """Whether what comes next must wait. Asked of a session that was used: no other is ever saved."""
-        if self._held is not None or self._given_up:
+        if not self._is_plain and (self._held is not None or self._given_up):
             return True
-        session = self._session
+        _, session, manager = self._parts
         if session.status < 200 or (not touching and session.is_untouched()):
             return False
         try:
-            return self._manager.needs_commit(session, status=session.status, touching=touching)
+            return manager.needs_commit(session, status=session.status, touching=touching)
         except SessionError as error:
             self._refusal = error
             return True
 
-    def _hold(self, call: Callable[[], Any]) -> Future[None]:
-        future: Future[None] = Future()
+    def _hold(self, call: Callable[[], Any], future: Future[None] | None) -> None:
+        """Let ``call`` wait for the save; ``future`` ends as what it returns, if anybody waits for that."""
         if self._given_up:
-            future.set_result(None)
+            _end(future)
         elif self._held is not None:
             self._held.append((call, future))
         else:
-            self._held = [(call, future)]
-            self._manager.spawn(self._commit_then_release())
-        return future
+            _set_own(self, "_is_plain", False)
+            _set_own(self, "_held", [(call, future)])
+            self._parts[2].spawn(self._commit_then_release())
 
     async def _commit_then_release(self) -> None:
-        session = self._session
+        _, session, manager = self._parts
         try:
             self._raise_refusal()
-            await self._manager.commit(session, status=session.status)
+            await manager.commit(session, status=session.status)
             while session.draft.has_unsaved_changes():  # by a streaming handler, meanwhile
-                await self._manager.commit(session, status=session.status)
+                await manager.commit(session, status=session.status)
         except asyncio.CancelledError:
             self._replace_answer(503, "the save was cancelled")
             raise
@@ -229,31 +240,35 @@ class CommitBarrier(HTTPConnection):
             raise self._refusal
 
     def _release(self) -> None:
-        held, self._held = self._held or [], None
+        held = self._held or []
+        _set_own(self, "_held", None)
         for call, future in held:
             if self._given_up:
-                future_set_result_unless_cancelled(future, None)
+                _end(future)
                 continue
             try:
-                _chain(call(), future)
+                done = call()
+                if future is not None:
+                    _chain(done, future)
             except Exception as error:  # noqa: BLE001 - a wrong Content-Length, or a client that is gone
                 gone = isinstance(error, StreamClosedError)
                 logger.log(logging.DEBUG if gone else logging.ERROR, "an answer could not be sent: %s", error)
                 self._cut()
-                future_set_result_unless_cancelled(future, None)
+                _end(future)
 
     def _replace_answer(self, status: int, reason: str) -> None:
         # The access log has the handler's status already, so this event is the only trace of the real one.
         kind = EventKind.SESSIONS_LIMITED if status == 403 else EventKind.NOT_SAVED
-        self._manager.events.emit(kind, detail=f"{status}: {reason}")
+        _, session, manager = self._parts
+        manager.events.emit(kind, detail=f"{status}: {reason}")
         held, self._held = self._held or [], None
         for _, future in held:
-            future_set_result_unless_cancelled(future, None)
-        if self._session.headers_sent:
+            _end(future)
+        if session.headers_sent:
             self._cut()
             return
         self._given_up = True
-        self._session.close()
+        session.close()
         try:
             self._send_replacement(status)
         except Exception:  # noqa: BLE001 - nothing is left to say; but the connection must not hang
@@ -261,62 +276,75 @@ class CommitBarrier(HTTPConnection):
             self._cut()
 
     def _send_replacement(self, status: int) -> None:
-        drop_cookies = getattr(self._inner, "drop_cookies", None)  # a CookieWriter's, if it stands behind us
+        inner, session, manager = self._parts
+        drop_cookies = getattr(inner, "drop_cookies", None)  # a CookieWriter's, if it stands behind us
         if drop_cookies is not None:
             drop_cookies()
         start_line, headers, body = replacement(status)
-        if self._session.cookie_due() is CookieAction.SET and not self._session.draft.in_cookie:
+        if session.cookie_due() is CookieAction.SET and not session.draft.in_cookie:
             # An ID that was stored earlier in this request: without it the browser would hold a dead one.
-            for line in self._manager.set_cookie_lines(self._session, https=self._session.draft.https):
+            for line in manager.set_cookie_lines(session, https=session.draft.https):
                 headers.add("Set-Cookie", line)
-        self._inner.write_headers(start_line, headers, self._unless_head(body))
-        self._inner.finish()
+        inner.write_headers(start_line, headers, self._unless_head(body))
+        inner.finish()
 
     def _unless_head(self, body: bytes) -> bytes | None:
-        request_line = getattr(self._inner, "_request_start_line", None)
+        request_line = getattr(self._parts[0], "_request_start_line", None)
         return None if request_line is not None and request_line.method == "HEAD" else body
 
     def _cut(self) -> None:
         self._given_up = True
-        self._session.close()
+        self._parts[1].close()
         self._cut_stream()
 
-    # -- our headers --------------------------------------------------------------------------------------
 
-    def _send_head(
-        self, start_line: ResponseStartLine, headers: HTTPHeaders, chunk: bytes | None
-    ) -> Future[None]:
-        session = self._session
-        session.headers_sent = True
-        if session.used:
-            lines = self._manager.set_cookie_lines(session, https=session.draft.https)
-            if lines:
-                set_our_cookies(headers, lines)
-            make_private(headers, no_store=bool(lines) or session.draft.principal is not None)
-        elif session.draft.record is not None and not headers.get_list("Content-Length"):
-            make_private(headers, no_store=False)  # it goes on, and may use the session when this has left
-        if start_line.code >= 400:
-            add_refusal_headers(headers, start_line.code, session)
-        return self._inner.write_headers(start_line, headers, chunk)
+def _send_as_said(
+    parts: tuple[Any, Session, Manager],
+    said: list[tuple[str, str]],
+    start_line: ResponseStartLine,
+    headers: HTTPHeaders,
+    chunk: bytes | None,
+) -> Future[None]:
+    inner, session, manager = parts
+    headers = as_said(headers, said)
+    _add_ours(session, manager, start_line.code, headers)
+    return inner.write_headers(start_line, headers, chunk)  # type: ignore[no-any-return]
 
 
-def _chain(source: Any, target: Future[None]) -> None:
-    """Let ``target`` end as ``source`` does; ``finish()`` returns nothing and has ended already."""
-    if source is None:
-        target.set_result(None)
-        return
+def _add_ours(session: Session, manager: Manager, status: int, headers: HTTPHeaders) -> None:
+    """Add to a head that leaves now what the session has to say."""
+    session.headers_sent = True
+    draft = session.draft
+    if session.used:
+        lines = manager.set_cookie_lines(session, https=draft.https)
+        if lines:
+            set_our_cookies(headers, lines)
+        make_private(headers, no_store=bool(lines) or draft.principal is not None)
+    elif draft.record is not None and not headers.get_list("Content-Length"):
+        make_private(headers, no_store=False)  # it goes on, and may use the session when this has left
+    if status >= 400:
+        add_refusal_headers(headers, status, session)
 
-    def copy(done: Future[None]) -> None:
-        error = None if done.cancelled() else done.exception()
-        if target.done():
-            return
-        if error is None:
-            target.set_result(None)
-        else:
-            target.set_exception(error)
-            target.exception()  # nobody has to look: as in Tornado, a vanished client is no error
 
+def _end(future: Future[None] | None) -> None:
+    if future is not None:
+        future_set_result_unless_cancelled(future, None)
+
+
+def _chain(source: Future[None], target: Future[None]) -> None:
+    """Let ``target`` end as ``source`` does."""
     if source.done():  # nearly always: a small answer fits into the socket's buffer
-        copy(source)
+        _copy(target, source)
     else:
-        source.add_done_callback(copy)
+        source.add_done_callback(partial(_copy, target))
+
+
+def _copy(target: Future[None], source: Future[None]) -> None:
+    error = None if source.cancelled() else source.exception()
+    if target.done():
+        return
+    if error is None:
+        target.set_result(None)
+    else:
+        target.set_exception(error)
+        target.exception()  # nobody has to look: as in Tornado, a vanished client is no error

@@ -93,8 +93,10 @@ def demand_token(handler: XsrfMixin, sessions: Sessions) -> None:
     ``check_xsrf_cookie()`` is called, so whoever has overridden it, as Tornado's documentation says, stays
     exempt.
     """
+    if not sessions.settings.strict:
+        return
     exempt = handler.request.method in SAFE_METHODS or not getattr(handler, "cross_origin_protection", True)
-    if exempt or not sessions.settings.strict or handler.settings.get("xsrf_cookies"):
+    if exempt or handler.settings.get("xsrf_cookies"):
         return
     prepare = handler.prepare
 
