@@ -97,3 +97,20 @@ async def test_a_stream_that_is_handed_over_is_never_let_go() -> None:
         for one in list(site.sessions.watch.still_open._open):
             site.sessions.watch.still_open.remove(one)
         assert left == 0
+
+
+async def test_an_answer_that_is_finished_lets_its_stream_go_on_waiting() -> None:
+    """What the handler does until its stream ends, it would do for ever: its session was only read."""
+    told: list[str | None] = []
+
+    class News(SessionMixin, RequestHandler):
+        async def get(self) -> None:
+            ended = self.session_ended
+            self.finish("the last")
+            told.append(await asyncio.wait_for(ended, 5))
+
+    async with serving("mixin", [("/", News)]) as site:
+        await site.sign_on()
+        assert (await site.fetch("/")).body == b"the last"
+        await asyncio.sleep(0)
+        assert told == [None]

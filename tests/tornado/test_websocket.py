@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from tornado.httpclient import HTTPRequest
+import pytest
+from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.websocket import WebSocketHandler, websocket_connect
 
 from eyewall import SessionMixin
-from tests.tornado.site import Handler, Site, serving
+from tests.tornado.site import Handler, Site, Way, serving
 
 
 class Read(Handler):
@@ -52,3 +53,23 @@ async def test_a_change_made_before_the_handshake_is_stored_before_the_101() -> 
         socket = await websocket_connect(await connect(site, "/ws"))
         assert await site.text("/read") == "forgotten"
         socket.close()
+
+
+@pytest.mark.parametrize("way", ["mixin", "install"])
+async def test_a_handshake_from_another_site_is_refused_where_tornado_would_let_it_in(way: Way) -> None:
+    """A GET is harmless, but a GET that opens a socket is not: any page could talk in its visitor's name."""
+
+    class Welcoming(WebSocketHandler):
+        def check_origin(self, origin: str) -> bool:
+            return True
+
+    class Mixed(SessionMixin, Welcoming):
+        pass
+
+    async with serving(way, [("/ws", Mixed if way == "mixin" else Welcoming)]) as site:
+        await site.sign_on()
+        request = await connect(site, "/ws")
+        request.headers.update({"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"})
+        with pytest.raises(HTTPClientError) as refusal:
+            await websocket_connect(request)
+        assert refusal.value.code == 403
