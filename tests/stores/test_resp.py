@@ -6,7 +6,9 @@ import asyncio
 import secrets
 import subprocess
 import sys
+import threading
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 
 import pytest
@@ -81,7 +83,7 @@ async def test_a_key_of_another_type_is_damage(redis7: RespServer, stores: Facto
     """A stranger's list under our key must be a new visitor, neither a 500 nor a 503 for ever."""
     store = stores(redis7.url)
     record = new_record(utc_now)
-    await store._link().send(("LPUSH", store._session_key(record.digest), "x"))
+    await store._links.here().send(("LPUSH", store._session_key(record.digest), "x"))
     with pytest.raises(DamagedRecordError, match="not even a string"):
         await store.load(record.digest)
     assert not await store.replace(next_version(record), version=1)
@@ -134,8 +136,8 @@ async def test_the_server_drops_the_dead_by_itself(valkey9: RespServer, stores: 
     record = new_record(utc_now, principal="alice")
     await store.create(record)
     await store.touch(record.digest, utc_now(), utc_now() + timedelta(hours=2))
-    keys = [key async for key in store._link().scan("ttl:*")]
-    lives = [(await store._link().send(("TTL", key)))[0] for key in keys]
+    keys = [key async for key in store._links.here().scan("ttl:*")]
+    lives = [(await store._links.here().send(("TTL", key)))[0] for key in keys]
     assert len(keys) == 2
     late = layout.LISTED_LATE.total_seconds()
     assert 7200 - 5 < min(lives) <= 7261
@@ -172,6 +174,11 @@ async def test_a_load_is_one_get_and_a_replace_one_script(valkey9: RespServer, s
     assert set(asked) - from_lua - {"cmdstat_config|resetstat"} == {"cmdstat_get", "cmdstat_evalsha"}
 
 
+def test_the_name_of_a_sessions_key_never_changes() -> None:
+    """An upgrade that looks for sessions under other names signs everybody out."""
+    assert layout.text_of(bytes(range(224, 256))) == b"4OHi4-Tl5ufo6err7O3u7_Dx8vP09fb3-Pn6-_z9_v8"
+
+
 # Processes and loops
 
 
@@ -190,27 +197,59 @@ def test_one_store_serves_two_loops_in_turn(valkey9: RespServer) -> None:
     assert asyncio.run(use()) == (False, record)
 
 
-def test_a_forked_process_makes_its_own_connections(valkey9: RespServer) -> None:
-    """Two processes on one socket read each other's replies."""
+def test_one_store_serves_two_threads_at_once(valkey9: RespServer) -> None:
+    """Two event loops on one socket read each other's replies."""
+    store, records = RespStore(valkey9.url), [new_record(utc_now) for _ in range(20)]
+    both = threading.Barrier(2)
+
+    async def use(own: list[Record]) -> list[Record | None]:
+        assert all([await store.create(record) for record in own])
+        both.wait(5)
+        loaded = [await store.load(record.digest) for _ in range(20) for record in own]
+        await store.close()
+        return loaded
+
+    with ThreadPoolExecutor(2) as threads:
+        halves = records[::2], records[1::2]
+        for own, loaded in zip(halves, threads.map(lambda own: asyncio.run(use(own)), halves), strict=True):
+            assert loaded == own * 20
+
+
+@pytest.mark.parametrize("kind", ["valkey9", "redis7_tls"])
+def test_a_forked_process_makes_its_own_connections(kind: str, request: pytest.FixtureRequest) -> None:
+    """Two processes on one socket read each other's replies; and the goodbye of one ends the other's."""
     program = f"""
 import asyncio, gc, os
 from eyewall.stores.resp import RespStore
-store = RespStore({valkey9.url!r})
+store = RespStore({request.getfixturevalue(kind).url!r})
 loop = asyncio.new_event_loop()
-loop.run_until_complete(store.load(bytes(32)))
-before = store._latest[2]
-for make_loop in (lambda: loop, asyncio.new_event_loop):
+
+async def use():
+    await store.load(bytes(32))
+    link = store._links.here()
+    return link, [lane._wire for lane in link._lanes]
+
+async def use_up():
+    link, _ = await use()
+    assert link is not before[0]
+    await store.close()
+
+def another_loop():
+    return asyncio.new_event_loop()
+
+def another_loop_once_ours_is_closed():
+    loop.close()
+    return asyncio.new_event_loop()
+
+before = loop.run_until_complete(use())
+for loop_of_child in (lambda: loop, another_loop, another_loop_once_ours_is_closed):
     child = os.fork()
     if child == 0:
-        async def use():
-            await store.load(bytes(32))
-            assert store._latest[2] is not before
-            await store.close()
-        make_loop().run_until_complete(use())
+        loop_of_child().run_until_complete(use_up())
         gc.collect()
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    loop.run_until_complete(store.load(bytes(32)))
+    assert loop.run_until_complete(use()) == before
 loop.run_until_complete(store.close())
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=20)
@@ -233,7 +272,7 @@ async def test_a_lost_index_entry_heals_at_the_next_write_or_touch(
         store.touch(record.digest, utc_now(), record.expires_at),
         store.replace(next_version(record), version=1),
     ):
-        await store._link().send(("DEL", key))
+        await store._links.here().send(("DEL", key))
         assert await store.find_principal(principal) == []
         assert await heal
         assert len(await store.find_principal(principal)) == 1

@@ -140,7 +140,7 @@ async def _at_once(store: RespStore, proxy: Proxy, digest: bytes) -> list[Any]:
         calls.append(asyncio.ensure_future(store.load(digest)))
         for _ in range(3):
             await asyncio.sleep(0)
-        assert len(link._busy) == busy
+        assert len(link._busy()) == busy
     proxy.replies.thaw()
     return await asyncio.gather(*calls)
 
@@ -317,7 +317,7 @@ async def _use(store: RespStore) -> None:
 
 
 def _links(store: RespStore) -> list[Any]:
-    carrier: Any = store._link()
+    carrier: Any = store._links.here()
     return list(carrier._links.values()) if hasattr(carrier, "_links") else [carrier]
 
 

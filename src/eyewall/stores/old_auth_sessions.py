@@ -26,7 +26,7 @@ class OldAuthSessions(RespStore):
         Raises:
             StoreUnavailable: Redis does not answer.
         """
-        (reply,) = await self._link().send(("GET", _old_key(old_id)))
+        (reply,) = await self._links.here().send(("GET", _old_key(old_id)))
         found: bytes | None = None if is_wrong_type(reply) else sound(reply)
         return found
 
@@ -45,7 +45,7 @@ class OldAuthSessions(RespStore):
             ("GET", mark),
             ("DEL", _old_key(old_id)),
         )
-        _, first, _ = [sound(reply) for reply in await self._link().send(*steps)]
+        _, first, _ = [sound(reply) for reply in await self._links.here().send(*steps)]
         return bool(first == successor.encode())
 
 

@@ -14,13 +14,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from asyncio import get_running_loop
 from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import datetime
 from math import inf
-from os import getpid
 from typing import Any, Final, Self
-from weakref import WeakKeyDictionary
 
 from eyewall.core.announcing import Announcer
 from eyewall.core.record import Record
@@ -29,13 +26,11 @@ from eyewall.errors import ConfigurationError, DamagedRecordError, EyewallError,
 from eyewall.settings import Settings
 from eyewall.stores import resp_layout as layout
 from eyewall.stores.host_names import unknown_host
-from eyewall.stores.resp_address import Address, Source, read_address, url_from
+from eyewall.stores.resp_address import read_address, url_from
 from eyewall.stores.resp_announcer import RespAnnouncer
-from eyewall.stores.resp_cluster import ClusterLink
 from eyewall.stores.resp_eviction import warn_of_eviction
-from eyewall.stores.resp_link import Link
+from eyewall.stores.resp_links import Links
 from eyewall.stores.resp_replies import (
-    Carrier,
     Command,
     Reply,
     is_misconfiguration,
@@ -84,10 +79,7 @@ class RespStore:
         self._sessions, self._principals = f"{prefix}s:".encode(), f"{prefix}p:".encode()
         self._timeout = timeout
         self._wait_replicas = wait_replicas
-        self._links: WeakKeyDictionary[asyncio.AbstractEventLoop, Carrier] = WeakKeyDictionary()
-        self._latest: tuple[asyncio.AbstractEventLoop, int, Carrier] | None = None
-        self._pid = getpid()
-        self._inherited: list[object] = []
+        self._links = Links(self._address, timeout)
         self._told_of_eviction = False
         self._announcer = RespAnnouncer(self._address, prefix, timeout, self._ask)
 
@@ -118,7 +110,7 @@ class RespStore:
             raise await self._explained(error) from None
         if not self._told_of_eviction:
             self._told_of_eviction = True
-            await warn_of_eviction(self._link())
+            await warn_of_eviction(self._links.here())
 
     async def _explained(self, error: StoreUnavailable) -> EyewallError:
         if is_misconfiguration(error.__cause__):
@@ -143,7 +135,7 @@ class RespStore:
 
     async def load(self, digest: bytes) -> Record | None:
         """See :meth:`eyewall.core.store.Store.load`."""
-        (reply,) = await self._link().send(("GET", self._session_key(digest)))
+        (reply,) = await self._links.here().send(("GET", self._session_key(digest)))
         return self._read(digest, reply)
 
     async def replace(self, record: Record, *, version: int) -> bool:
@@ -190,12 +182,8 @@ class RespStore:
 
     async def close(self) -> None:
         """Close this event loop's connections. Closing twice does nothing more."""
-        if self._pid != getpid():
-            self._leave_to_parent()
         await self._announcer.close()
-        self._latest = None
-        if (link := self._links.pop(get_running_loop(), None)) is not None:
-            await link.close()
+        await self._links.close()
 
     # Capabilities
 
@@ -234,7 +222,7 @@ class RespStore:
         """See :meth:`eyewall.core.store.Scan.scan`."""
         pattern = re.sub(r"([*?\[\]\\])", r"\\\1", f"{self._prefix}s:") + "*"
         waiting: list[bytes] = []
-        async for key in self._link().scan(pattern):
+        async for key in self._links.here().scan(pattern):
             waiting += layout.digest_in(key[len(self._sessions) :])
             if len(waiting) >= AT_ONCE:
                 async for record in self._live(waiting):
@@ -277,7 +265,7 @@ class RespStore:
         """Run ``commands`` in order, return the last reply; with ``ends``, once the replicas have it."""
         if ends and self._wait_replicas:
             return await self._ask_and_wait(commands)
-        link = self._link()
+        link = self._links.here()
         replies = await link.send(*commands)
         for reply in replies:
             if isinstance(reply, Exception):
@@ -289,7 +277,7 @@ class RespStore:
         # also sent what they always get, even from a full server; nobody listens, nor need it be allowed.
         notice: Command = ("PUBLISH", f"{self._prefix}w", b"")
         wait: Command = ("WAIT", self._wait_replicas, int(self._timeout * 500))
-        commands, link = (*commands, notice, wait), self._link()
+        commands, link = (*commands, notice, wait), self._links.here()
         *replies, _, counted = await sent_again(link, commands, await link.send(*commands))
         reply, replicas = [sound(reply) for reply in replies][-1], sound(counted)
         if replicas < self._wait_replicas:
@@ -314,7 +302,7 @@ class RespStore:
 
     async def _values(self, digests: Sequence[bytes]) -> AsyncIterator[tuple[bytes, Reply]]:
         """Yield what the server holds for each of ``digests``."""
-        link = self._link()
+        link = self._links.here()
         for some in _chunks(digests):
             asked = (link.send(("GET", self._session_key(digest))) for digest in some)
             for digest, (reply,) in zip(some, await asyncio.gather(*asked), strict=True):
@@ -324,32 +312,6 @@ class RespStore:
         async for digest, reply in self._values(digests):
             if (record := self._read_sound(digest, reply)) is not None:
                 yield record
-
-    def _link(self) -> Carrier:
-        """The connections of this event loop in this process, made when first asked for."""
-        loop, pid, latest = get_running_loop(), getpid(), self._latest
-        if latest is not None and latest[0] is loop and latest[1] == pid:
-            return latest[2]
-        if self._pid != pid:
-            self._leave_to_parent()
-        if (link := self._links.get(loop)) is None:
-            for ended in [other for other in self._links if other.is_closed()]:
-                del self._links[ended]  # its link refers to it, so no weak reference lets go of it
-            link = self._links[loop] = _open(self._address, self._timeout)
-        self._latest = (loop, pid, link)
-        return link
-
-    def _leave_to_parent(self) -> None:
-        """Put aside what was inherited by a fork, unclosed: closing it would deafen the parent's loop."""
-        self._inherited += [*self._links.items(), self._latest]
-        self._links = WeakKeyDictionary()
-        self._pid = getpid()
-
-
-def _open(address: Address, timeout: float) -> Carrier:
-    if address.kind == "cluster":
-        return ClusterLink(address, timeout)
-    return Link(Source(address, timeout), timeout)
 
 
 def _chunks(digests: Sequence[bytes]) -> Iterable[Sequence[bytes]]:

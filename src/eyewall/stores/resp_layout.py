@@ -54,7 +54,7 @@ its two writes prolongs the session and not its entry, so this should exceed the
 
 def text_of(digest: bytes) -> bytes:
     """Return ``digest`` as it stands in the name of a key: base64url without padding."""
-    return b2a_base64(digest, newline=False).translate(_TO_URL).rstrip(b"=")
+    return b2a_base64(digest).translate(_TO_URL, b"=\n")
 
 
 def digest_in(text: bytes) -> Iterable[bytes]:

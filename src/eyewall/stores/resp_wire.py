@@ -14,8 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from functools import lru_cache
-from typing import Any, Final, Protocol, Self, cast
+from typing import Any, Final, Protocol, Self
 
 from eyewall.stores.resp_address import AbstractConnection
 from eyewall.stores.resp_opening import transport_of
@@ -27,6 +26,9 @@ with contextlib.suppress(ImportError):  # redis-py works without it, slower
 
 _NOT_YET: Final = object()
 """What the reader returns when the next reply has not come whole."""
+
+_GET: Final = b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n"
+"""Its key's length, and its key."""
 
 
 class Owner(Protocol):
@@ -137,10 +139,6 @@ def _packed(command: Command) -> bytes:
     Most commands are a GET of a key, for which this costs half of what hiredis does.
     """
     if command[0] == "GET" and isinstance(key := command[1], bytes):
-        return _start_of_get(len(key)) + key + b"\r\n"
-    return cast("bytes", hiredis.pack_command(command))
-
-
-@lru_cache
-def _start_of_get(length: int) -> bytes:
-    return b"*2\r\n$3\r\nGET\r\n$%d\r\n" % length
+        return _GET % (len(key), key)
+    packed: bytes = hiredis.pack_command(command)
+    return packed
