@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.servers.process import MissingServerError, ServerProcess, first_existing
+from tests.servers.templates import fill
 
 FASTER = (
     "--innodb-flush-log-at-trx-commit=0",
@@ -39,10 +40,11 @@ class MariaDB(ServerProcess):
         if daemon is None or installer is None or client is None:
             raise MissingServerError(self.name, self.brought_by)
         self._daemon, self._client = daemon, client
-        self.run(
+        command = (
             installer, "--no-defaults", f"--datadir={self.folder / 'data'}",
             "--auth-root-authentication-method=normal", "--skip-test-db", f"--tmpdir={self.folder}",
         )  # fmt: skip
+        fill(self.folder / "data", self.name, lambda: self.run(*command))
 
     def command(self) -> Sequence[str | Path]:
         return [

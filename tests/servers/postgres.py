@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.servers.process import MissingServerError, ServerProcess, is_root
+from tests.servers.templates import fill
 from tests.servers.wheels import wheel_folder
 
 FASTER = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "shared_buffers=32MB")
@@ -37,10 +38,11 @@ class Postgres(ServerProcess):
     def prepare(self) -> None:
         self._bin = self.binaries()
         data = self.folder / "data"
-        self.run(
+        command = (
             self._bin / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync",
             "--no-instructions",
         )  # fmt: skip
+        fill(data, self.name, lambda: self.run(*command))
 
     def command(self) -> Sequence[str | Path]:
         settings = (

@@ -54,6 +54,10 @@ class RespServer(ServerProcess):
     def is_ready(self) -> bool:
         return self.ask("PING").startswith(("+PONG", "-NOAUTH"))
 
+    def stop(self) -> None:
+        self.kill()  # asked politely, it waits for its next tick, and a master for its replicas
+        super().stop()
+
     def ask(self, *words: str) -> str:
         """Send one command; return the raw answer."""
         return ask(self.port, *words)

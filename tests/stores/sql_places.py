@@ -16,12 +16,10 @@ from eyewall.core.store import Clock
 from eyewall.stores import sql_urls
 from eyewall.stores.sql import SqlStore
 from eyewall.stores.sql_write_batching import Batch
+from tests.servers.patience import PATIENCE
 
 DATABASES: Final = ("sqlite", "postgres", "postgres_debian", "mariadb")
 _numbers = count(1)
-
-PATIENCE: Final = 10.0
-"""Seconds: the deadline in tests that are not about deadlines, for machines that do much at once."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ from eyewall.stores.mongodb_document import document_of
 from eyewall.stores.sql import SqlStore
 from eyewall.stores.sql_schema import to_row
 from eyewall.testing.check_kit import new_record
-from tests.stores.sql_places import PATIENCE, execute
+from tests.servers.patience import PATIENCE
+from tests.stores.sql_places import execute
 
 Store = FileStore | SqlStore | MongoStore
 Plant = Callable[[Store, Record, int], Awaitable[None]]

@@ -24,10 +24,11 @@ from eyewall.stores.sql import SqlStore
 from eyewall.testing import ANNOUNCER_CHECKS, announcer_checks, checks_for
 from eyewall.testing.announcer_checks import hearing
 from eyewall.testing.check_kit import Check, MakeStore, opened
+from tests.servers.patience import PATIENCE
 from tests.servers.resp import RespServer
 from tests.stores.mongodb_proxy import proxied, refusing
 from tests.stores.resp_kit import EVERY_KIND
-from tests.stores.sql_places import PATIENCE, Place
+from tests.stores.sql_places import Place
 from tests.stores.test_store_checks import in_memory, name_of
 
 POSTGRES = ("postgres", "postgres_debian")

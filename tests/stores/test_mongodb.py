@@ -18,6 +18,7 @@ from eyewall.stores.mongodb_document import PURGE_MARGIN
 from eyewall.testing import DAMAGE_CHECKS, ManualClock, checks_for
 from eyewall.testing.check_kit import Check, DamageCheck, MakeStore, Plant, clock_of_today, new_record
 from tests.servers.fixtures import Server
+from tests.servers.patience import PATIENCE
 
 pytest.importorskip("pymongo")
 from pymongo import AsyncMongoClient
@@ -43,7 +44,7 @@ def make_store(mongo: Server) -> MakeStore:
     """Open handles to one collection."""
 
     async def make(clock: Clock) -> Store:
-        return MongoStore(mongo.url, clock=clock, database=DATABASE)
+        return MongoStore(mongo.url, clock=clock, database=DATABASE, timeout=PATIENCE)
 
     return make
 
@@ -51,7 +52,7 @@ def make_store(mongo: Server) -> MakeStore:
 @pytest.fixture
 async def store(mongo: Server) -> AsyncIterator[MongoStore]:
     """Lend one handle, by the real clock."""
-    store = MongoStore(mongo.url, database=DATABASE)
+    store = MongoStore(mongo.url, database=DATABASE, timeout=PATIENCE)
     yield store
     await store.close()
 
@@ -90,7 +91,7 @@ async def test_the_document_is_frozen(mongo: Server, raw: Collection) -> None:
         expires_at=born + timedelta(hours=1), principal="alice", device=Device("Firefox", "::1"),
         successor=b"\xab" * 32,
     )  # fmt: skip
-    store = MongoStore(mongo.url, clock=ManualClock(born), database=DATABASE)
+    store = MongoStore(mongo.url, clock=ManualClock(born), database=DATABASE, timeout=PATIENCE)
     await store.delete(record.digest)
     await store.create(record)
     document = await raw.find_one({"_id": record.digest.hex()})
@@ -167,7 +168,7 @@ async def test_the_servers_clock_purges_nothing_that_lives(
 ) -> None:
     """A host whose clock is years off must not lose its sessions to the TTL index."""
     clock = ManualClock(start)
-    store = MongoStore(mongo.url, clock=clock, database=DATABASE)
+    store = MongoStore(mongo.url, clock=clock, database=DATABASE, timeout=PATIENCE)
     await store.check()
     record = new_record(clock)
     await store.create(record)
@@ -242,7 +243,7 @@ async def test_writes_wait_for_a_majority_unless_told_otherwise(
     query: str, concern: dict[str, Any], mongo: Server
 ) -> None:
     """A sign-out that only the failing primary has seen would be undone."""
-    store = MongoStore(mongo.url + query, database=DATABASE)
+    store = MongoStore(mongo.url + query, database=DATABASE, timeout=PATIENCE)
     await store.check()
     record = new_record(utc_now)
     with commands_sent() as sent:

@@ -20,6 +20,7 @@ from eyewall.errors import ConfigurationError, StoreUnavailable
 from eyewall.stores.mongodb import MongoStore
 from eyewall.testing.check_kit import new_record, next_version
 from tests.servers.fixtures import Server
+from tests.servers.patience import PATIENCE
 from tests.servers.process import free_port
 from tests.stores.mongodb_proxy import proxied, refusing
 
@@ -33,7 +34,7 @@ TIMEOUT = 0.5
 @pytest.fixture
 async def store(mongo: Server) -> AsyncIterator[MongoStore]:
     """Lend one handle, by the real clock."""
-    store = MongoStore(mongo.url)
+    store = MongoStore(mongo.url, timeout=PATIENCE)
     yield store
     await store.close()
 
@@ -151,7 +152,7 @@ async def test_a_refused_ttl_index_is_one_line_in_the_log(
     """Servers without TTL indexes keep sessions well; the operator is told once, not per request."""
     refusal = refusing("createIndexes", 238, when="expireAfterSeconds")
     async with proxied(mongo.url, refusal) as place:
-        store = MongoStore(f"mongodb://{place}/")
+        store = MongoStore(f"mongodb://{place}/", timeout=PATIENCE)
         with caplog.at_level(logging.WARNING):
             for _ in range(3):
                 await store.check()
@@ -172,7 +173,7 @@ async def test_a_refused_ttl_index_is_one_line_in_the_log(
 async def test_a_refused_user_is_told_at_start(user: str, command: str, code: int, mongo: Server) -> None:
     """A wrong password is one clear line at start, without the password in it."""
     async with proxied(mongo.url, refusing(command, code)) as place:
-        store = MongoStore(f"mongodb://{user}{place}/?authSource=admin")
+        store = MongoStore(f"mongodb://{user}{place}/?authSource=admin", timeout=PATIENCE)
         with pytest.raises(ConfigurationError, match="check the user") as caught:
             await store.check()
         await store.close()
@@ -202,7 +203,7 @@ async def _lives(store: MongoStore) -> bool:
 
 def test_each_event_loop_has_its_own_client(mongo: Server) -> None:
     """A socket shared by two event loops hangs one of them."""
-    store = MongoStore(mongo.url)
+    store = MongoStore(mongo.url, timeout=PATIENCE)
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(lambda _: asyncio.run(_lives(store)), range(8)))
     assert asyncio.run(_lives(store))
@@ -221,7 +222,7 @@ from eyewall.core.store import utc_now
 from eyewall.stores.mongodb import MongoStore
 from eyewall.testing.check_kit import new_record
 
-store = MongoStore(sys.argv[1])
+store = MongoStore(sys.argv[1], timeout=10)
 
 async def lives(times):
     for _ in range(times):

@@ -17,6 +17,7 @@ from eyewall.errors import StoreUnavailable
 from eyewall.stores.mongodb import MongoStore
 from eyewall.testing.check_kit import new_record, next_version
 from tests.servers.fixtures import Server
+from tests.servers.patience import PATIENCE
 
 pytest.importorskip("pymongo")
 from eyewall.stores.mongodb_writes import LARGE
@@ -31,7 +32,7 @@ COMMAND_NOT_FOUND, COMMAND_NOT_SUPPORTED, NOT_PRIMARY = 59, 115, 10107
 @pytest.fixture
 async def store(mongo: Server) -> AsyncIterator[MongoStore]:
     """Lend one handle, by the real clock."""
-    store = MongoStore(mongo.url)
+    store = MongoStore(mongo.url, timeout=PATIENCE)
     await store.check()
     yield store
     await store.close()
@@ -138,7 +139,7 @@ async def test_writes_that_travel_together_wait_for_a_majority_too(
     query: str, concern: dict[str, Any], mongo: Server
 ) -> None:
     """A sign-out that only the failing primary has seen would be undone."""
-    store = MongoStore(mongo.url + query)
+    store = MongoStore(mongo.url + query, timeout=PATIENCE)
     await store.check()
     with commands_sent() as sent:
         await _kept(store, 3)
@@ -199,7 +200,7 @@ async def test_a_record_that_cannot_be_encoded_fails_alone(store: MongoStore) ->
 @asynccontextmanager
 async def _over(mongo: Server, answer: Answer, **more: Any) -> AsyncIterator[MongoStore]:
     async with proxied(mongo.url, answer, **more) as place:
-        store = MongoStore(f"mongodb://{place}/")
+        store = MongoStore(f"mongodb://{place}/", timeout=PATIENCE)
         try:
             yield store
         finally:
@@ -231,7 +232,7 @@ async def test_a_server_that_refuses_the_command_is_asked_once(code: int, mongo:
 async def test_closing_sends_what_has_been_gathered(mongo: Server, store: MongoStore) -> None:
     """A process that is told to stop must not forget what it was just told to store."""
     records = await _kept(store, 3)
-    stopping = MongoStore(mongo.url)
+    stopping = MongoStore(mongo.url, timeout=PATIENCE)
     *gone, _ = await asyncio.gather(*(stopping.delete(r.digest) for r in records), stopping.close())
     assert gone == [True] * 3
 

@@ -20,6 +20,7 @@ from eyewall.stores import resp_layout as layout
 from eyewall.stores.resp import RespStore
 from eyewall.testing import DAMAGE_CHECKS, ManualClock, checks_for
 from eyewall.testing.check_kit import new_record, next_version
+from tests.servers.patience import PATIENCE
 from tests.servers.proxy import Proxy
 from tests.servers.resp import RespServer
 from tests.stores.resp_kit import EVERY_KIND, Factory, stores
@@ -45,7 +46,7 @@ async def test_the_store_keeps_its_promises(check: Callable[..., Awaitable[None]
     """A broken promise of the contract, on any server of the family."""
 
     async def make_store(clock: Clock) -> RespStore:
-        return RespStore(url, clock=clock)
+        return RespStore(url, clock=clock, timeout=PATIENCE)
 
     await check(make_store)
 
@@ -57,7 +58,7 @@ async def test_damage_is_never_served(
     """Somebody with write access to Redis turns one visitor into another, or a load into a 500."""
 
     async def make_store(clock: Clock) -> RespStore:
-        return RespStore(redis6.url, clock=clock)
+        return RespStore(redis6.url, clock=clock, timeout=PATIENCE)
 
     async def plant(digest: bytes, blob: bytes) -> None:
         await raw._ask(("SET", raw._session_key(digest), blob))
@@ -184,7 +185,7 @@ def test_the_name_of_a_sessions_key_never_changes() -> None:
 
 def test_one_store_serves_two_loops_in_turn(valkey9: RespServer) -> None:
     """A connection of a dead event loop hangs whoever uses it next."""
-    store = RespStore(valkey9.url)
+    store = RespStore(valkey9.url, timeout=PATIENCE)
     record = new_record(utc_now)
 
     async def use() -> tuple[bool, Record | None]:
@@ -221,7 +222,7 @@ def test_a_forked_process_makes_its_own_connections(kind: str, request: pytest.F
     program = f"""
 import asyncio, gc, os
 from eyewall.stores.resp import RespStore
-store = RespStore({request.getfixturevalue(kind).url!r})
+store = RespStore({request.getfixturevalue(kind).url!r}, timeout=10)
 loop = asyncio.new_event_loop()
 
 async def use():

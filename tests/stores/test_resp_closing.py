@@ -1,4 +1,4 @@
-"""While a store of Redis, or its listeners, while the server says nothing: no socket stays open.
+"""Closing a store of Redis, or its listeners, while the server says nothing: no socket stays open.
 
 What is left open is told by Python itself, which warns of every transport that outlives its event loop.
 """
@@ -20,8 +20,8 @@ from eyewall.errors import StoreUnavailable
 from eyewall.stores.resp import RespStore
 from eyewall.testing.announcer_checks import Hearer
 from eyewall.testing.check_kit import new_record
+from tests.servers.patience import PATIENCE
 from tests.servers.proxy import Proxy
-from tests.stores.sql_places import PATIENCE
 
 While = Callable[[Any], Coroutine[Any, Any, None]]
 

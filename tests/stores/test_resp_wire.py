@@ -21,7 +21,7 @@ from eyewall.testing.check_kit import new_record, next_version
 from tests.attacks.stores import test_demoted_server
 from tests.servers.proxy import Proxy
 from tests.servers.resp import RespServer
-from tests.stores.resp_kit import EVERY_KIND, Factory, stores
+from tests.stores.resp_kit import EVERY_KIND, Factory, links_of, short_deadline, stores
 
 __all__ = ["stores"]
 
@@ -37,7 +37,7 @@ async def test_the_quick_way_is_taken(kind: str, request: pytest.FixtureRequest,
     """A redis-py that renames what it calls private would make every request dearer, unnoticed."""
     store = stores(request.getfixturevalue(kind).url)
     await store.load(bytes(32))
-    wires = [lane._wire for link in _links(store) for lane in link._idle if lane._wire is not None]
+    wires = [lane._wire for link in links_of(store) for lane in link._idle if lane._wire is not None]
     assert wires
     assert all(wire.is_open() for wire in wires)
 
@@ -133,7 +133,7 @@ async def test_a_demoted_server_is_left_on_every_connection(fresh_server: Any, s
 
 async def _at_once(store: RespStore, proxy: Proxy, digest: bytes) -> list[Any]:
     """Load on both connections of the store's link."""
-    (link,) = _links(store)
+    (link,) = links_of(store)
     proxy.replies.freeze()
     calls = []
     for busy in (1, 2):
@@ -171,12 +171,12 @@ async def test_more_calls_than_a_batch_holds_are_all_answered(valkey9: RespServe
 async def test_a_batch_that_is_given_up_answers_nobody_later(redis7: RespServer, stores: Factory) -> None:
     """A reply that comes after its deadline would be the next caller's."""
     async with Proxy(redis7.port) as proxy:
-        store = stores(proxy.url_for(redis7.url), timeout=0.2)
+        store = stores(proxy.url_for(redis7.url))
         alice, bob = (new_record(utc_now) for _ in range(2))
         await asyncio.gather(store.create(alice), store.create(bob))
         for _ in range(5):
             proxy.replies.freeze()
-            with pytest.raises(StoreUnavailable, match="no answer within"):
+            with short_deadline(store), pytest.raises(StoreUnavailable, match="no answer within"):
                 await store.load(alice.digest)
             proxy.replies.thaw()
             assert await asyncio.gather(*(store.load(bob.digest) for _ in range(20))) == [bob] * 20
@@ -232,7 +232,7 @@ async def test_the_slow_way_keeps_sessions_too(
     """The way that is hardly ever taken is the one that breaks unnoticed."""
     store = stores(request.getfixturevalue(kind).url)
     await _use(store)
-    assert all(lane._wire is None for link in _links(store) for lane in link._idle)
+    assert all(lane._wire is None for link in links_of(store) for lane in link._idle)
 
 
 @pytest.mark.usefixtures("slow_way")
@@ -258,14 +258,14 @@ async def test_the_slow_way_finds_a_restarted_server_and_keeps_deadlines(
 ) -> None:
     """After an outage nobody restarts the application."""
     server = fresh_server("valkey9")
-    store = stores(server.url, timeout=0.3)
+    store = stores(server.url)
     await store.load(bytes(32))
     server.kill()
     server.start()
     await asyncio.sleep(0)
     assert await store.load(bytes(32)) is None
     server.pause()
-    with pytest.raises(StoreUnavailable, match="no answer within"):
+    with short_deadline(store), pytest.raises(StoreUnavailable, match="no answer within"):
         await store.load(bytes(32))
     server.resume()
     assert await store.load(bytes(32)) is None
@@ -283,12 +283,12 @@ def test_without_hiredis_sessions_are_kept_too(redis7: RespServer) -> None:
 import asyncio, sys
 sys.modules["hiredis"] = None
 from eyewall.stores.resp import RespStore
-from tests.stores.test_resp_wire import _links, _use
+from tests.stores.test_resp_wire import _use, links_of
 
 async def use():
-    store = RespStore({redis7.url!r})
+    store = RespStore({redis7.url!r}, timeout=10)
     await _use(store)
-    assert all(lane._wire is None for link in _links(store) for lane in link._idle)
+    assert all(lane._wire is None for link in links_of(store) for lane in link._idle)
     await store.close()
 
 asyncio.run(use())
@@ -314,11 +314,6 @@ async def _use(store: RespStore) -> None:
     assert await store.delete(records[0].digest)
     assert await store.load(records[0].digest) is None
     assert await store.delete_principal(principal) == 19
-
-
-def _links(store: RespStore) -> list[Any]:
-    carrier: Any = store._links.here()
-    return list(carrier._links.values()) if hasattr(carrier, "_links") else [carrier]
 
 
 @asynccontextmanager

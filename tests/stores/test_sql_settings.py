@@ -18,7 +18,8 @@ from eyewall.stores import sql_urls
 from eyewall.stores.sql import SqlStore
 from eyewall.testing.check_kit import new_record
 from eyewall.testing.clock import ManualClock
-from tests.stores.sql_places import DATABASES, PATIENCE, Place, execute
+from tests.servers.patience import PATIENCE
+from tests.stores.sql_places import DATABASES, Place, execute
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ from sqlalchemy import Connection
 from eyewall.errors import StoreUnavailable
 from eyewall.testing.check_kit import new_record, next_version
 from eyewall.testing.clock import ManualClock
-from tests.stores.sql_places import PATIENCE, Place, rival
+from tests.servers.patience import PATIENCE
+from tests.stores.sql_places import Place, rival
 from tests.stores.test_sql_writes import SERVERS, outcomes_of, stored
 
 

@@ -20,7 +20,8 @@ from eyewall.stores.sql_forms import MysqlForm
 from eyewall.stores.sql_write_batching import MOST_BYTES
 from eyewall.testing.check_kit import new_record, next_version
 from eyewall.testing.clock import ManualClock
-from tests.stores.sql_places import PATIENCE, Place, batches_of, rival
+from tests.servers.patience import PATIENCE
+from tests.stores.sql_places import Place, batches_of, rival
 
 HOUR = timedelta(hours=1)
 
