@@ -39,4 +39,5 @@ def install(session: nox.Session, *other_versions: str) -> None:
 
 def run_tests(session: nox.Session) -> None:
     """Run pytest; what stands behind ``--`` on the command line picks the tests."""
-    session.run("pytest", "-n", "auto", "--maxprocesses", "8", "--dist", "loadfile", *session.posargs)
+    parallel = ("-n", "auto", "--maxprocesses", "8", "--dist", "loadfile", "--no-loadscope-reorder")
+    session.run("pytest", *parallel, *session.posargs)

@@ -32,6 +32,6 @@ async def test_a_commit_that_ends_at_once_answers_too() -> None:
     factory: Any = vars(asyncio)["eager_task_factory"]
     asyncio.get_running_loop().set_task_factory(factory)
     async with serving("mixin", [("/", Write), ("/stream", Stream)]) as site:
-        assert await site.text("/", request_timeout=2) == "told"
-        assert await site.text("/stream", request_timeout=2) == "onetwo"
+        assert await site.text("/", request_timeout=10) == "told"
+        assert await site.text("/stream", request_timeout=10) == "onetwo"
         assert (await site.stored())["l"] == "w"

@@ -15,7 +15,7 @@ async def _hangs(deadlines: Deadlines) -> bool:
     deadline = Deadline()
     deadlines.begin(deadline, 0)
     try:
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(10):
             await asyncio.Event().wait()
     except asyncio.CancelledError as error:
         return deadlines.end(deadline, error)

@@ -56,7 +56,7 @@ async def test_a_store_that_only_seems_to_keep_time_holds_no_request(store: Stor
     """A request that hangs for ever because the wrong store was believed."""
     manager = _manager(store)
     session = manager.open([await _cookie()], https=True)
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(10):
         await manager.load(session)
     with pytest.raises(StoreUnavailable, match="did not answer within"):
         session.get("n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -12,10 +13,13 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
+from eyewall.core.record import Record
 from eyewall.core.store import Clock
 from eyewall.stores import sql_urls
 from eyewall.stores.sql import SqlStore
 from eyewall.stores.sql_write_batching import Batch
+from eyewall.testing.check_kit import new_record
+from eyewall.testing.clock import ManualClock
 from tests.servers.patience import PATIENCE
 
 DATABASES: Final = ("sqlite", "postgres", "postgres_debian", "mariadb")
@@ -91,6 +95,24 @@ async def execute(store: SqlStore, statement: Any, values: Any = None) -> None:
             connection.execute(statement, values)
 
     await pool._off_the_loop(run)
+
+
+def give(store: SqlStore, seconds: float) -> None:
+    """Have the calls of ``store`` last at most so long from now on."""
+    pool = store._pools.current()
+    pool._timeout = pool.batching._timeout = seconds
+
+
+async def stored(store: SqlStore, clock: ManualClock, many: int) -> list[Record]:
+    """Create ``many`` records."""
+    records = [new_record(clock, payload=b"old") for _ in range(many)]
+    assert all(await asyncio.gather(*map(store.create, records)))
+    return records
+
+
+async def outcomes_of(*calls: Any) -> list[Any]:
+    """What each of ``calls`` gave or raised."""
+    return list(await asyncio.gather(*calls, return_exceptions=True))
 
 
 @asynccontextmanager

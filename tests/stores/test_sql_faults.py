@@ -23,7 +23,7 @@ from eyewall.stores.sql import SqlStore
 from eyewall.testing.check_kit import new_record, next_version
 from eyewall.testing.clock import ManualClock
 from tests.servers.patience import PATIENCE
-from tests.stores.sql_places import DATABASES, Place, execute, rival
+from tests.stores.sql_places import DATABASES, Place, execute, give, rival
 
 DEADLINE = 0.4
 """Seconds; short, because these tests wait for it."""
@@ -60,12 +60,6 @@ async def freeze(server: Any, store: SqlStore) -> None:
     server.pause()
     await asyncio.sleep(0.05)
     give(store, DEADLINE)
-
-
-def give(store: SqlStore, seconds: float) -> None:
-    """Have the calls of ``store`` last at most so long from now on."""
-    pool = store._pools.current()
-    pool._timeout = pool.batching._timeout = seconds
 
 
 async def took(call: Any) -> tuple[Any, float]:
