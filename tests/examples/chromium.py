@@ -6,12 +6,15 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import Final, NoReturn
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
 INSTALL = "apt-get update && apt-get install -y --no-install-recommends chromium"
+PATIENCE_MS: Final = 15_000
+"""How long a page may take to look as it should; the machine may be busy."""
+
 _QUIET = (
     "--headless",
     "--no-sandbox",  # CI runs as root, where Chromium has no sandbox
@@ -30,6 +33,7 @@ def running_chromium() -> Iterator[Browser]:
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if path is None:
         _missing()
+    expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=list(_QUIET))
         yield browser

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from tests.examples.chromium import running_chromium
+from tests.examples.chromium import PATIENCE_MS, running_chromium
 from tests.examples.program import DEMO, Program
 
 pytestmark = pytest.mark.browser
@@ -47,7 +47,7 @@ def visit(chromium: Browser, shop: Program) -> Iterator[Visit]:
     def visit(**device: Any) -> Page:
         contexts.append(chromium.new_context(**device))
         page = contexts[-1].new_page()
-        page.set_default_timeout(5000)
+        page.set_default_timeout(PATIENCE_MS)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("console", lambda line: complaints.append(line.text) if line.type == "error" else None)
         page.goto(f"{shop.url}/cart")

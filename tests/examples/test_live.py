@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from tests.examples.chromium import running_chromium
+from tests.examples.chromium import PATIENCE_MS, running_chromium
 from tests.examples.pair import SECRET
 from tests.examples.program import EXAMPLES, Program
 from tests.examples.test_cart_page import CONTRASTS, DESK, PHONE, SMALL, click
@@ -67,7 +67,7 @@ def profile(chromium: Browser) -> Iterator[Profile]:
 
     def profile(**device: Any) -> BrowserContext:
         contexts.append(chromium.new_context(**device))
-        contexts[-1].set_default_timeout(5000)
+        contexts[-1].set_default_timeout(PATIENCE_MS)
         contexts[-1].add_init_script(NOTES + CLICKS)
         return contexts[-1]
 
@@ -109,7 +109,7 @@ def wait_for_close(page: Page) -> dict[str, Any]:
 
     Asked again and again from here: the Content-Security-Policy lets the page itself look once only.
     """
-    deadline = monotonic() + 5
+    deadline = monotonic() + PATIENCE_MS / 1000
     while not (noted := closes(page)):
         assert monotonic() < deadline, "the socket is still open"
         page.wait_for_timeout(10)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from tests.examples.chromium import running_chromium
+from tests.examples.chromium import PATIENCE_MS, running_chromium
 from tests.examples.program import EXAMPLES, Program
 from tests.examples.test_cart_page import CONTRASTS, DESK, PHONE, SMALL, WITHOUT_SCRIPTS, click
 
@@ -46,7 +46,7 @@ def profile(chromium: Browser, site: Program) -> Iterator[Profile]:
     def profile(**device: Any) -> Page:
         contexts.append(chromium.new_context(base_url=site.url, **{**WITHOUT_SCRIPTS, **device}))
         page = contexts[-1].new_page()
-        page.set_default_timeout(5000)
+        page.set_default_timeout(PATIENCE_MS)
         page.goto("/")
         return page
 

@@ -17,6 +17,7 @@ from eyewall.stores.local_announcer import LocalAnnouncer
 from eyewall.stores.mongodb import MongoStore
 from eyewall.stores.resp_announcer import AT_ONCE
 from eyewall.testing.announcer_checks import Hearer, hearing
+from tests.servers.patience import until
 from tests.servers.process import free_port
 from tests.servers.proxy import Proxy
 from tests.stores.test_announcing import POSTGRES, administer, announcer_at
@@ -195,7 +196,8 @@ async def test_closing_leaves_nothing_behind(kind: str, request: pytest.FixtureR
         for _ in range(5):
             async with hearing(announcer):
                 assert asyncio.all_tasks() > tasks
-        await asyncio.sleep(0.05)  # sockets close in the loop's next turns
+        # Sockets close in one of the loop's next turns.
+        await until(lambda: asyncio.all_tasks() == tasks and open_sockets() <= files)
         assert asyncio.all_tasks() == tasks
         assert open_sockets() <= files
 

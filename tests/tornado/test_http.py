@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from tornado.web import StaticFileHandler, stream_request_body
 
+from tests.servers.patience import until
 from tests.tornado.site import Handler, ServeSite
 
 
@@ -229,7 +230,7 @@ async def test_no_handler_is_kept_alive_after_300_writes(serve: ServeSite) -> No
     try:
         for _ in range(300):
             await site.fetch("/")
-        await asyncio.sleep(0.05)
+        await until(lambda: len(alive) <= 1)
         assert len(alive) <= 1
     finally:
         gc.enable()

@@ -15,6 +15,7 @@ from tornado.web import RequestHandler
 
 from eyewall.errors import HeadersSentError, SessionClosedError, SessionError, TooManyAttemptsError
 from eyewall.tornado import SessionMixin, session_of
+from tests.servers.patience import until
 from tests.tornado.site import Handler, Way, serving
 
 WAYS: tuple[Way, ...] = ("mixin", "install")
@@ -202,7 +203,7 @@ async def test_a_stranger_s_connection_leaves_nothing_to_the_collector_of_cycles
             for _ in range(20):
                 site.cookie = None
                 assert (await site.fetch("/")).code == 200
-            await asyncio.sleep(0.05)
+            await until(lambda: len(connections) <= 1)
             assert len(connections) <= 1
         finally:
             gc.enable()

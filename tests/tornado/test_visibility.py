@@ -12,6 +12,7 @@ from tornado.web import HTTPError, RequestHandler, authenticated
 
 from eyewall import SessionError, SessionMixin, WeakSecretError, session_of
 from eyewall.tornado import Sessions
+from tests.servers.patience import until
 from tests.tornado.site import SECRET, Handler, ServeSite, serving
 
 
@@ -285,7 +286,7 @@ async def test_a_request_leaves_nothing_to_the_collector_of_cycles(serve: ServeS
     try:
         for _ in range(5):
             await site.fetch("/")
-        await asyncio.sleep(0.05)
+        await until(lambda: all(one() is None for one in seen[:-1]))
         assert [one() is None for one in seen[:-1]] == [True] * 4
     finally:
         gc.enable()

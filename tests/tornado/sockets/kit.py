@@ -18,7 +18,7 @@ from eyewall.testing.client import Browser
 from eyewall.tornado.websocket import SessionWebSocketMixin, authenticated_socket
 from tests.signin.kit import Deployment, Process, copied
 
-PATIENCE: Final = 4.0
+PATIENCE: Final = 10.0
 """Seconds after which something has not happened."""
 
 NEVER: Final = 3600.0
