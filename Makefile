@@ -20,7 +20,10 @@ FAULTS := tests/faults tests/soak tests/model/test_interleavings.py
 
 # Left alone, xdist begins with the files that hold most tests. The slow ones here (browsers, servers) hold few:
 # they would come last, and one worker would end long after the others.
-PARALLEL := -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+PARALLEL := --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+
+# Half as many workers again as there are cores, since tests wait for servers; not for those that measure time.
+WORKERS = $(shell getconf _NPROCESSORS_ONLN | awk '{ print int($$1 * 3 / 2) }')
 
 .DEFAULT_GOAL := help
 .PHONY: help demo setup test check lint types imports docs format coverage matrix lock soak faults fuzz bench instructions clean
@@ -35,10 +38,10 @@ demo: $(DEMO_READY) ## Run the demonstration (installs only what it needs)
 setup: $(DEV_READY) ## Create .venv with all that tests and checks need
 
 test: $(DEV_READY) ## Run the tests; ARGS="-k cookie" picks some
-	@$(BIN)/pytest $(PARALLEL) $(FAULTS:%=--ignore %) $(ARGS)
+	@$(BIN)/pytest -n $(WORKERS) $(PARALLEL) $(FAULTS:%=--ignore %) $(ARGS)
 
 faults: $(DEV_READY) ## Break servers, try all orders of calls, let users loose: does every promise hold? (minutes)
-	@$(BIN)/pytest $(PARALLEL) $(ARGS) $(FAULTS)
+	@$(BIN)/pytest -n auto $(PARALLEL) $(ARGS) $(FAULTS)
 
 check: lint types imports docs ## Lint, types, direction of imports, documentation
 
@@ -62,7 +65,7 @@ format: $(DEV_READY) ## Put the code into shape
 coverage: $(DEV_READY) ## Run the tests and show which lines none of them reaches
 	@mkdir -p build/coverage
 	@$(BIN)/coverage erase
-	@$(BIN)/coverage run -m pytest $(PARALLEL) $(ARGS)
+	@$(BIN)/coverage run -m pytest -n auto $(PARALLEL) $(ARGS)
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 

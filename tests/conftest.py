@@ -7,8 +7,6 @@ import shutil
 import tempfile
 from pathlib import Path
 
-import pytest
-
 from tests.servers.fixtures import (  # noqa: F401 - pytest finds fixtures and hooks by their names here
     cluster,
     fresh_server,
@@ -43,10 +41,3 @@ def _work_in_memory() -> None:
 
 
 _work_in_memory()
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers() -> int:
-    """Say what ``-n auto`` is: half as many again as there are cores, since many tests wait for a server."""
-    cores = os.cpu_count() or 1
-    return cores + cores // 2
