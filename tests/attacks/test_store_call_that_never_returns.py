@@ -16,8 +16,8 @@ from tests.tornado.site import SECRET, Handler, WatchedStore, serving
 PATIENCE = timedelta(seconds=0.05)
 
 
-def _world() -> tuple[World, WatchedStore]:
-    world = World(store_timeout=PATIENCE)
+def _world(patience: timedelta = PATIENCE) -> tuple[World, WatchedStore]:
+    world = World(store_timeout=patience)
     world.store = store = WatchedStore(clock=world.clock)
     world.manager = world.another_process()
     world.manager.events.subscribe(world.events.append)
@@ -49,7 +49,7 @@ async def test_a_lost_write_does_not_lock_a_session_for_ever() -> None:
 
 async def test_a_change_given_up_before_it_was_begun_is_not_written_later() -> None:
     """Its caller was told that it failed and pays again: twice in all."""
-    world, store = _world()
+    world, store = _world(timedelta(seconds=10))
     browser = world.browser()
     await browser.put(n=0)
     arrived, release = store.gate("replace")
