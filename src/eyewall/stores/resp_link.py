@@ -3,8 +3,7 @@
 :class:`Link` serves one server or the master behind sentinels. All calls made in one turn of the event
 loop leave in one write on one connection, and their replies are matched in order. Calls made while every
 connection is busy wait, and leave together in the next write: the busier the server, the fuller the
-writes. While calls come one at a time, and one soon after another, each leaves at once: waiting for others
-takes a turn of the event loop, which costs a sixth of a load.
+writes.
 
 Who called only awaits a future. So a cancelled request abandons its reply, which is still read and thrown
 away, and never shifts it onto somebody else (as CVE-2023-28858 did to redis-py 4.5). A batch that misses its
@@ -31,11 +30,6 @@ BATCH: Final = 256
 """Most calls in one write: bounds what a lost connection can fail, and how long a batch holds the loop."""
 
 
-LATELY: Final = 0.005
-"""Seconds after a call in which the next may leave at once. Later, the turn is not saved: in it the event
-loop gets to hear of connections that have died since, and a restart of the server goes unnoticed."""
-
-
 class Link:
     """Connections of one event loop in one process to one server, shared by all callers.
 
@@ -52,8 +46,6 @@ class Link:
         self._lanes = [Lane(source.make, self._on_idle) for _ in range(CONNECTIONS)]
         self._idle = self._lanes.copy()
         self._timer: asyncio.TimerHandle | None = None
-        self._alone_until = 0.0
-        """What is due before this came alone, and soon after a call that came alone."""
 
     def send(self, *commands: Command) -> asyncio.Future[list[Reply]]:
         """Run ``commands`` in this order; return the reply to each. See :class:`Carrier`."""
@@ -99,16 +91,12 @@ class Link:
         """See to it that what is asked in this turn leaves, and is waited for no longer than it may."""
         if self._timer is None:
             self._timer = self._loop.call_later(self._timeout, self._expire)
-        if self._queue[0].due < self._alone_until and len(self._idle) == CONNECTIONS:
-            self._dispatch()
-        elif self._idle:
+        if self._idle:
             self._loop.call_soon(self._dispatch)
 
     def _dispatch(self) -> None:
         """Put what was asked in this turn on a connection, if one is idle."""
         if self._queue and self._idle:
-            is_alone = len(self._queue) == 1 and len(self._idle) == CONNECTIONS
-            self._alone_until = self._queue[0].due + LATELY if is_alone else 0.0
             self._idle.pop().carry(self._next_batch())
 
     def _next_batch(self) -> deque[Call]:

@@ -7,6 +7,7 @@ from typing import Final
 
 from tornado.httputil import HTTPHeaders, ResponseStartLine
 
+from eyewall.core.manager import Manager
 from eyewall.core.session import Session
 from eyewall.errors import (
     SessionEndedError,
@@ -32,7 +33,22 @@ _STATUSES: Final = (
 )
 
 
-def set_our_cookies(headers: HTTPHeaders, lines: list[str]) -> None:
+def add_ours(session: Session, manager: Manager, status: int, headers: HTTPHeaders) -> None:
+    """Add to a head that leaves now what the session has to say."""
+    session.headers_sent = True
+    draft = session.draft
+    if session.used:
+        lines = manager.set_cookie_lines(session, https=draft.https)
+        if lines:
+            _set_our_cookies(headers, lines)
+        make_private(headers, no_store=bool(lines) or draft.principal is not None)
+    elif draft.record is not None and not headers.get_list("Content-Length"):
+        make_private(headers, no_store=False)  # it goes on, and may use the session when this has left
+    if status >= 400:
+        _add_refusal_headers(headers, status, session)
+
+
+def _set_our_cookies(headers: HTTPHeaders, lines: list[str]) -> None:
     """Add our cookies, and never a second one of a name (RFC 6265bis 4.1.1)."""
     ours = {line.partition("=")[0] for line in lines}
     others = [line for line in headers.get_list("Set-Cookie") if line.partition("=")[0] not in ours]
@@ -73,7 +89,7 @@ def as_said(headers: HTTPHeaders, said: list[tuple[str, str]]) -> HTTPHeaders:
     return again
 
 
-def add_refusal_headers(headers: HTTPHeaders, status: int, session: Session) -> None:
+def _add_refusal_headers(headers: HTTPHeaders, status: int, session: Session) -> None:
     """Add what an answer of 400 or more must say.
 
     As late as the head leaves, because Tornado's ``send_error()`` drops what was set before.

@@ -28,11 +28,9 @@ from eyewall.core.manager import Manager
 from eyewall.core.session import Session
 from eyewall.errors import SessionError, StoreUnavailable
 from eyewall.tornado.answer_headers import (
-    add_refusal_headers,
+    add_ours,
     as_said,
-    make_private,
     replacement,
-    set_our_cookies,
     status_for,
 )
 from eyewall.tornado.socket_hold import SocketHold
@@ -53,7 +51,7 @@ class CommitBarrier(HTTPConnection):
         manager: saves it.
     """
 
-    # What answers for the attributes of another object is read slowly: so one attribute, read once a call.
+    # Python is slow at reading attributes of what answers for another's. So there is one, read once a call.
     _parts: tuple[Any, Session, Manager]  # Any: a real connection has more than HTTPConnection says
     _is_plain = True  # nothing has happened to the answer that any of the following would tell
     _held: list[_Call] | None = None
@@ -67,14 +65,16 @@ class CommitBarrier(HTTPConnection):
         _set_own(self, "_parts", (inner, session, manager))
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._parts[0], name)
+        inner, _, _ = self._parts
+        return getattr(inner, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in _OWN:
             _set_own(self, "_is_plain", False)
             _set_own(self, name, value)
         else:
-            setattr(self._parts[0], name, value)
+            inner, _, _ = self._parts
+            setattr(inner, name, value)
 
     def set_close_callback(self, callback: Callable[[], None] | None) -> None:
         """Pass on what to call when the client goes away.
@@ -84,7 +84,8 @@ class CommitBarrier(HTTPConnection):
         """
         if callback is not None:
             self.hold_socket(getattr(callback, "__self__", None))
-        self._parts[0].set_close_callback(callback)
+        inner, _, _ = self._parts
+        inner.set_close_callback(callback)
 
     def hold_socket(self, handler: object) -> None:
         """Let the WebSocket of ``handler`` end with its session; nothing happens when it is none."""
@@ -112,14 +113,16 @@ class CommitBarrier(HTTPConnection):
         owner.on_connection_close()
 
     def _cut_stream(self) -> None:
-        stream = getattr(self._parts[0], "stream", None)
+        inner, _, _ = self._parts
+        stream = getattr(inner, "stream", None)
         if stream is not None:
             stream.close()
 
     @property
     def is_finished(self) -> bool:
         """Whether the handler has finished its answer, on the wire or not."""
-        return self._parts[1].closed or self._given_up
+        _, session, _ = self._parts
+        return session.closed or self._given_up
 
     # -- the three calls of an HTTPConnection -------------------------------------------------------------
 
@@ -137,7 +140,7 @@ class CommitBarrier(HTTPConnection):
         if start_line.code == _SWITCHING_PROTOCOLS:
             self._refuse_unsaved("a WebSocket handshake")
         if not session.used or not self._must_hold(touching=True):
-            _add_ours(session, manager, start_line.code, headers)
+            add_ours(session, manager, start_line.code, headers)
             return inner.write_headers(start_line, headers, chunk)  # type: ignore[no-any-return]
         said = list(headers.get_all())  # the handler may go on changing its own
         head: Future[None] = Future()
@@ -146,7 +149,7 @@ class CommitBarrier(HTTPConnection):
 
     def _refuse_unsaved(self, what: str) -> None:
         """Fail where the stream is handed over within one call, so that nothing can wait for a save."""
-        session = self._parts[1]
+        _, session, _ = self._parts
         if session.failure is not None or not session.draft.has_unsaved_changes():
             return
         session.used = True  # by whoever took an old sign-in over; what comes next must be held
@@ -184,7 +187,8 @@ class CommitBarrier(HTTPConnection):
             SessionError: the session was changed and not saved.
         """
         self._refuse_unsaved("detach()")
-        stream = self._parts[0].detach()
+        inner, _, _ = self._parts
+        stream = inner.detach()
         if self._stream is not None:
             self._stream.done()
         if self._socket is not None:
@@ -215,7 +219,8 @@ class CommitBarrier(HTTPConnection):
         else:
             _set_own(self, "_is_plain", False)
             _set_own(self, "_held", [(call, future)])
-            self._parts[2].spawn(self._commit_then_release())
+            _, _, manager = self._parts
+            manager.spawn(self._commit_then_release())
 
     async def _commit_then_release(self) -> None:
         _, session, manager = self._parts
@@ -289,12 +294,14 @@ class CommitBarrier(HTTPConnection):
         inner.finish()
 
     def _unless_head(self, body: bytes) -> bytes | None:
-        request_line = getattr(self._parts[0], "_request_start_line", None)
+        inner, _, _ = self._parts
+        request_line = getattr(inner, "_request_start_line", None)
         return None if request_line is not None and request_line.method == "HEAD" else body
 
     def _cut(self) -> None:
         self._given_up = True
-        self._parts[1].close()
+        _, session, _ = self._parts
+        session.close()
         self._cut_stream()
 
 
@@ -307,23 +314,8 @@ def _send_as_said(
 ) -> Future[None]:
     inner, session, manager = parts
     headers = as_said(headers, said)
-    _add_ours(session, manager, start_line.code, headers)
+    add_ours(session, manager, start_line.code, headers)
     return inner.write_headers(start_line, headers, chunk)  # type: ignore[no-any-return]
-
-
-def _add_ours(session: Session, manager: Manager, status: int, headers: HTTPHeaders) -> None:
-    """Add to a head that leaves now what the session has to say."""
-    session.headers_sent = True
-    draft = session.draft
-    if session.used:
-        lines = manager.set_cookie_lines(session, https=draft.https)
-        if lines:
-            set_our_cookies(headers, lines)
-        make_private(headers, no_store=bool(lines) or draft.principal is not None)
-    elif draft.record is not None and not headers.get_list("Content-Length"):
-        make_private(headers, no_store=False)  # it goes on, and may use the session when this has left
-    if status >= 400:
-        add_refusal_headers(headers, status, session)
 
 
 def _end(future: Future[None] | None) -> None:
