@@ -130,6 +130,13 @@ class Site:
         browser.jar.receive(self.base, [f"{cookie}; HttpOnly; Max-Age=604800; Path=/; Secure"], utc_now())
         return browser
 
+    async def with_cart(self, cookie: str) -> Browser:
+        """Return a browser that holds the old library's cookie, and a session with a cart in it."""
+        browser = self.browser()
+        await browser.request("PUT", "/guarded")
+        browser.jar.receive(self.base, [f"{cookie}; Path=/; Secure"], utc_now())
+        return browser
+
     async def replay(self, cookie: str, path: str = "/dashboard") -> HTTPResponse:
         """Send ``cookie`` as somebody would who has a copy of it."""
         return await self.browser().get(path, headers={"Cookie": cookie})
@@ -424,9 +431,20 @@ async def test_a_visitor_with_a_cart_keeps_it(serve: Serve) -> None:
     """Harm: who got a session before an old server signed them in loses it by the take-over."""
     site = await serve()
     _, cookie = site.old_sign_in("7")
-    browser = site.browser()
+    browser = await site.with_cart(cookie)
+    assert (await browser.get("/guarded")).body == b"'7' False 1"
+
+
+async def test_a_visitor_with_a_cart_waits_as_others_do_until_there_is_room(serve: Serve) -> None:
+    """Harm: "the store failed" on every page, for as long as their other devices stay signed in."""
+    site = await serve(sessions=AuthSessions(backend="memory", max_sessions=1, when_full="refuse"))
+    await site.replay(site.old_sign_in("7")[1])  # the only session there may be
+    key, cookie = site.old_sign_in("7")
+    browser = await site.with_cart(cookie)
+    assert (await browser.get("/dashboard")).headers["Location"] == "/login"
     await browser.request("PUT", "/guarded")
-    browser.jar.receive(site.base, [f"{cookie}; Path=/; Secure"], utc_now())
+    assert site.has(key)
+    assert await site.sessions.store.delete_principal("7")
     assert (await browser.get("/guarded")).body == b"'7' False 1"
 
 

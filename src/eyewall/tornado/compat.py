@@ -198,13 +198,13 @@ class AuthSessions(Sessions):
         """Sign ``principal`` in: not fresh, for they have proved nothing now."""
         draft = session.draft
         identity = Identity(principal, None, secrets.token_bytes(16), METHOD)
-        if draft.record is not None:  # an anonymous visitor's: what they have stored is kept
-            draft.identify(identity)
-            await self.save(session)
-            return
         session_id = self._successor_of(old_id)
         device = None if draft.whence is None else draft.whence.device()
         try:
+            if draft.record is not None:  # an anonymous visitor's: what they have stored is kept
+                draft.identify(identity)
+                await self.save(session)
+                return
             async with self._health.watching(self._timeout), self._admitted(identity, digest_of(session_id)):
                 issued = await self._writer.create_as(session_id, Changes(identity=identity).apply_to, device)
         except TooManySessionsError:
