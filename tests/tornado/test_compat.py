@@ -366,6 +366,34 @@ async def test_a_sign_out_wins_over_a_take_over_on_its_way(serve: Serve) -> None
     assert await site.sessions.store.find_principal(principal) == []
 
 
+async def test_a_sign_out_wins_over_the_take_over_of_a_visitor_with_a_cart(serve: Serve) -> None:
+    """Harm: as above; the slow request starts a session of its own, because the visitor's has ended."""
+    site = await serve()
+    principal = secrets.token_hex(8)
+    _, cookie = site.old_sign_in(principal)
+    browser = await site.with_cart(cookie)
+    keys = site.sessions._keys
+    assert keys is not None
+    find, found, go_on = keys.find, asyncio.Event(), asyncio.Event()
+
+    async def slow_find(old_id: str) -> bytes | None:
+        value: bytes | None = await find(old_id)
+        found.set()
+        await go_on.wait()
+        return value
+
+    keys.find = slow_find
+    both = "; ".join(f"{one.name}={one.value}" for one in browser.jar.cookies)
+    slow = asyncio.ensure_future(site.replay(both))
+    await found.wait()
+    keys.find = find
+    assert (await browser.get("/dashboard")).body == f"Welcome user {principal}".encode()
+    await browser.post("/logout")
+    go_on.set()
+    assert (await slow).headers["Location"] == "/login"
+    assert await site.sessions.store.find_principal(principal) == []
+
+
 async def test_a_cookie_the_old_library_did_not_sign_costs_no_question(
     serve: Serve, redis: RespServer
 ) -> None:

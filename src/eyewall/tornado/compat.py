@@ -185,14 +185,15 @@ class AuthSessions(Sessions):
             return  # it was taken over and has another ID by now; the browser is about to have that cookie
         session.used = True  # whatever follows, the browser must be told
         draft.send_along(OLD_COOKIE, self._deletion)
-        if draft.principal is None:
+        was_signed_in = draft.principal is not None
+        if not was_signed_in:
             principal = _principal_in(await keys.find(old_id))
             if principal is not None:
                 await self._start_successor(session, old_id, principal)
             elif draft.record is None:  # perhaps a parallel request has taken it over since we looked
                 await self._join_successor(draft, self._successor_of(old_id))
         if draft.principal is not None:
-            await self._give_up_old(draft, old_id, keys)
+            await self._give_up_old(draft, old_id, keys, was_signed_in=was_signed_in)
 
     async def _start_successor(self, session: Session, old_id: str, principal: str) -> None:
         """Sign ``principal`` in: not fresh, for they have proved nothing now."""
@@ -233,18 +234,20 @@ class AuthSessions(Sessions):
                 draft.session_id = session_id
                 draft.settle(*stored)
 
-    async def _give_up_old(self, draft: Draft, old_id: str, keys: OldKeys) -> None:
+    async def _give_up_old(self, draft: Draft, old_id: str, keys: OldKeys, *, was_signed_in: bool) -> None:
         """Delete the old key, and hand over the cookie of its successor if that is this session."""
         is_first = await keys.give_up(old_id, (draft.identity.device_id or b"").hex())
-        if draft.session_id != self._successor_of(old_id):
+        record, is_successor = draft.record, draft.session_id == self._successor_of(old_id)
+        if record is None or (was_signed_in and not is_successor):
             return  # signed in by other means; the old key just goes
         if is_first:
             draft.cookie = CookieAction.SET
             return
         # Taken over and signed out while this request was on its way: the sign-out wins.
         async with self._health.watching(self._timeout):
-            await self._writer.end(digest_of(self._successor_of(old_id)))
+            await self._writer.end(record.digest)
         draft.forget()
+        draft.cookie = CookieAction.KEEP  # the one of a session that this request has started is not sent
 
 
 class TornadoAuthSessionMixin(SessionMixin):
