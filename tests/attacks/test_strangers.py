@@ -54,6 +54,35 @@ async def test_a_stranger_behind_a_connection_of_the_applications_own_is_answere
         assert (await site.fetch("/")).code == 200
 
 
+class Silent(Counting):
+    """One whose author did not know that others wait for what it returns."""
+
+    def write_headers(self, *words: Any) -> Any:
+        super().write_headers(*words)
+
+    def write(self, chunk: bytes) -> Any:
+        super().write(chunk)
+
+
+class Quiet(Handler):
+    def initialize(self) -> None:
+        self.request.connection = Silent(self.request.connection)
+
+    def get(self) -> None:
+        self.s["n"] = self.s.get("n", 0) + 1
+        self.write(str(self.s["n"]))
+
+
+async def test_a_connection_that_returns_nothing_loses_the_answers_that_were_held(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What was saved is answered by a connection that hangs from then on."""
+    async with serving("mixin", [("/", Quiet)]) as site:
+        await site.sign_on()
+        assert [await site.text("/") for _ in range(2)] == ["1", "2"]
+    assert "could not be sent" not in caplog.text
+
+
 class Legacy(Handler):
     def get(self) -> None:
         self.request.session = {"mine": "a framework's own"}  # type: ignore[attr-defined]

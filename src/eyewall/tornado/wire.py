@@ -323,9 +323,11 @@ def _end(future: Future[None] | None) -> None:
         future_set_result_unless_cancelled(future, None)
 
 
-def _chain(source: Future[None], target: Future[None]) -> None:
-    """Let ``target`` end as ``source`` does."""
-    if source.done():  # nearly always: a small answer fits into the socket's buffer
+def _chain(source: Future[None] | None, target: Future[None]) -> None:
+    """Let ``target`` end as ``source`` does; connections of others may return nothing and have ended."""
+    if source is None:
+        _end(target)
+    elif source.done():  # nearly always: a small answer fits into the socket's buffer
         _copy(target, source)
     else:
         source.add_done_callback(partial(_copy, target))
