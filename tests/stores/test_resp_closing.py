@@ -9,7 +9,7 @@ import asyncio
 import gc
 import threading
 import warnings
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import pytest
@@ -18,6 +18,7 @@ from eyewall.core.announcing import announcer_of
 from eyewall.core.store import utc_now
 from eyewall.errors import StoreUnavailable
 from eyewall.stores.resp import RespStore
+from eyewall.stores.resp_wire import Wire
 from eyewall.testing.announcer_checks import Hearer
 from eyewall.testing.check_kit import new_record
 from tests.servers.patience import PATIENCE
@@ -129,9 +130,68 @@ WHILE = [idle, busy, connecting, introducing, late, listening, beginning_to_list
 def test_closing_leaves_no_socket_open(kind: str, closing: While, fresh_server: Any) -> None:
     """A server that hangs must not keep the application's sockets; nor its end from being clean."""
     server = fresh_server(kind)
+    left_open = left_open_by(closing(server))
+    server.resume()
+    assert not left_open
+
+
+def left_open_by(closing: Coroutine[Any, Any, None]) -> list[str]:
+    """What Python warns of when ``closing`` has been run in an event loop of its own."""
     with warnings.catch_warnings(record=True) as left_open:
         warnings.simplefilter("always", ResourceWarning)
-        asyncio.run(asyncio.wait_for(closing(server), 3 * PATIENCE))
+        asyncio.run(asyncio.wait_for(closing, 3 * PATIENCE))
         gc.collect()
-    server.resume()
-    assert not [str(one.message) for one in left_open]
+    return [str(one.message) for one in left_open]
+
+
+async def _all_fail(calls: Sequence[asyncio.Future[Any]]) -> None:
+    async with asyncio.timeout(PATIENCE / 2):  # long before their deadline
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+    assert all(isinstance(answer, StoreUnavailable) for answer in answers), answers
+
+
+def test_closing_a_cluster_fails_also_who_waits_to_learn_who_has_what(fresh_server: Any) -> None:
+    """The second caller asked the cluster anew, after the close, on connections nobody would close."""
+    cluster = fresh_server("cluster")
+    cluster.pause()
+
+    async def closing() -> None:
+        store = RespStore(cluster.url, timeout=PATIENCE)
+        calls = [asyncio.ensure_future(store.load(bytes([number]) * 32)) for number in range(3)]
+        await asyncio.sleep(0.01)
+        await store.close()
+        await _all_fail(calls)
+
+    assert not left_open_by(closing())
+    cluster.resume()
+
+
+@pytest.mark.parametrize("turns", range(1, 6))
+def test_closing_by_the_slow_way_leaves_no_socket_open(
+    turns: int, valkey9: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch given up in the turn in which it was handed over left its connection to nobody."""
+    monkeypatch.setattr(Wire, "over", lambda *_: None)
+
+    async def closing() -> None:
+        store = RespStore(valkey9.url, timeout=PATIENCE)
+        await store.load(bytes(32))
+        call = asyncio.ensure_future(store.load(bytes(32)))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await store.close()
+        await asyncio.gather(call, return_exceptions=True)
+
+    assert not left_open_by(closing())
+
+
+def test_a_scan_that_outlives_the_close_opens_no_connection(valkey9: Any) -> None:
+    """Its next step opened one that nobody would close."""
+
+    async def closing() -> None:
+        link = (store := RespStore(valkey9.url, timeout=PATIENCE))._links.here()
+        await store.load(bytes(32))
+        await store.close()
+        await _all_fail([asyncio.ensure_future(anext(aiter(link.scan("*"))))])
+
+    assert not left_open_by(closing())

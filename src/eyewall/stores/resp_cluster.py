@@ -61,6 +61,7 @@ class ClusterLink:
         self._owners: Owners = []
         self._finding = asyncio.Lock()
         self._doubted: Place | None = None
+        self._is_closed = False
 
     async def send(self, *commands: Command) -> list[Reply]:
         """Run ``commands`` in this order; return the reply to each. See :class:`Carrier`."""
@@ -77,7 +78,8 @@ class ClusterLink:
                 yield key
 
     async def close(self) -> None:
-        """Close the connections."""
+        """Close the connections. Calls under way fail, also those that were about to open one more."""
+        self._is_closed = True
         links, self._links = self._links, {}
         await asyncio.gather(*(link.close() for link in links.values()))
 
@@ -125,6 +127,8 @@ class ClusterLink:
 
     def _link(self, place: Place) -> Link:
         if (link := self._links.get(place)) is None:
+            if self._is_closed:
+                raise unavailable(ConnectionError("the store was closed"))
             server = replace(self._address, kind="", nodes=(place,))
             link = self._links[place] = Link(Source(server, self._timeout), self._timeout)
         return link

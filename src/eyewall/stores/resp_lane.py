@@ -30,6 +30,7 @@ class Lane:
         self._wire: Wire | None = None
         self._task: asyncio.Task[None] | None = None
         self._is_stale = False
+        self._is_closed = False
         self.calls: deque[Call] = deque()
         """The calls that have no answer yet, in the order of the replies to come."""
         self.is_demoted = False
@@ -56,13 +57,16 @@ class Lane:
         """Fail the batch and leave its connection: the replies still to come belong to nobody."""
         self._fail(error)
         if self._task is not None and not self._task.done():
-            self._task.cancel()  # it is using the connection, and will close it
+            self._task.cancel()
+            closing = _closed_after(self._task, self._connection)
+            self._task = asyncio.get_running_loop().create_task(closing)
             self._connection, self._wire = self._make(), None
         else:
             self.leave()
 
     async def close(self) -> None:
-        """Close the connection and wait until it is closed."""
+        """Close the connection and wait until it is closed. Whoever sends on it later fails."""
+        self._is_closed = True
         if self._task is not None:
             await asyncio.wait([self._task])
         await hang_up(self._connection)
@@ -115,6 +119,8 @@ class Lane:
         if connection.is_connected and (had_wire or self._is_stale or await connection.can_read()):
             await hang_up(connection)
         self._is_stale = False
+        if self._is_closed:
+            raise ConnectionError("the store was closed")
         if not connection.is_connected:
             await connect(connection)
         if await connection.can_read():
@@ -133,3 +139,9 @@ class Lane:
         except ResponseError as refusal:
             self.refused(refusal)
             return refusal
+
+
+async def _closed_after(carrying: asyncio.Task[None], connection: AbstractConnection) -> None:
+    """Close what ``carrying`` used: cancelled before it began, it has not done so."""
+    await asyncio.wait([carrying])
+    await hang_up(connection)
