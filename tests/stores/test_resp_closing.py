@@ -195,3 +195,21 @@ def test_a_scan_that_outlives_the_close_opens_no_connection(valkey9: Any) -> Non
         await _all_fail([asyncio.ensure_future(anext(aiter(link.scan("*"))))])
 
     assert not left_open_by(closing())
+
+
+def test_closing_does_not_wait_for_a_sentinel_that_hangs(fresh_server: Any) -> None:
+    """The application's end waited for its goodbye, then broke off with an error of redis-py's."""
+    server = fresh_server("redis7_tls")  # no sentinel, but spoken to as one, and its connection is kept
+
+    async def closing() -> None:
+        url = server.url.replace("rediss://", "rediss+sentinel://").replace("/0?", "/service/0?")
+        store = RespStore(url, timeout=PATIENCE)
+        with pytest.raises(StoreUnavailable):
+            await store.load(bytes(32))
+        server.pause()
+        async with asyncio.timeout(PATIENCE / 4):
+            await store.close()
+
+    left_open = left_open_by(closing())
+    server.resume()
+    assert not left_open

@@ -19,6 +19,7 @@ from typing import Any, Final
 from urllib.parse import quote, unquote, urlsplit
 
 from eyewall.errors import ConfigurationError, MissingDriverError
+from eyewall.stores.resp_opening import abort
 
 try:
     from redis.asyncio import ConnectionPool
@@ -198,7 +199,19 @@ def _sentinel(address: Address, timeout: float) -> Sentinel:
     options["retry"] = _never_again()
     # A hung sentinel must leave time to ask the next one.
     options["socket_timeout"] = options["socket_connect_timeout"] = timeout / 3
-    return Sentinel(address.nodes, sentinel_kwargs=options)  # type: ignore[no-untyped-call]
+    sentinel = Sentinel(address.nodes, sentinel_kwargs=options)  # type: ignore[no-untyped-call]
+    if options["ssl"]:
+        for client in sentinel.sentinels:
+            client.connection_pool.connection_class = _AbruptConnection
+    return sentinel
+
+
+class _AbruptConnection(SSLConnection):
+    """To a sentinel, which redis-py asks by itself: so redis-py, too, has to close without a word."""
+
+    async def disconnect(self, *args: Any, **options: Any) -> None:
+        abort(self)
+        await super().disconnect(*args, **options)
 
 
 def _options(address: Address, timeout: float) -> dict[str, Any]:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from eyewall.stores.resp_address import AbstractConnection
+if TYPE_CHECKING:
+    from eyewall.stores.resp_address import AbstractConnection
 
 
 async def connect(connection: AbstractConnection) -> None:
@@ -26,7 +27,7 @@ async def connect(connection: AbstractConnection) -> None:
         await asyncio.wait({connecting})
     finally:
         if not connecting.done():
-            if not _abort(connection):
+            if not abort(connection):
                 connecting.cancel()
             await asyncio.gather(connecting, return_exceptions=True)
     connecting.result()
@@ -34,7 +35,7 @@ async def connect(connection: AbstractConnection) -> None:
 
 async def hang_up(connection: AbstractConnection) -> None:
     """Close ``connection`` without a word, whatever its state."""
-    _abort(connection)
+    abort(connection)
     with contextlib.suppress(OSError):
         await connection.disconnect()
 
@@ -47,7 +48,8 @@ def transport_of(connection: AbstractConnection) -> Any:
     return getattr(getattr(connection, "_writer", None), "transport", None)
 
 
-def _abort(connection: AbstractConnection) -> bool:
+def abort(connection: AbstractConnection) -> bool:
+    """Close the socket of ``connection`` at once; return whether there is one."""
     transport = transport_of(connection)
     if transport is None:
         return False
