@@ -16,7 +16,7 @@ def fill(target: Path, name: str, make: Callable[[], None]) -> None:
     """Have ``make`` fill the folder ``target``; the next time, copy what it made.
 
     Args:
-        target: does not exist yet, or is empty.
+        target: does not exist yet: into a folder that exists, a copy would go one level too deep.
         name: the kind of content; the same name stands for the same content.
         make: fills ``target``, which no server uses meanwhile.
     """
