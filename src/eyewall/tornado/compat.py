@@ -10,6 +10,8 @@ the key ``session:<ID>`` is live, its owner gets a session of ours; then the key
 
 Requests that a browser sends at once all arrive at the same session, because its ID is derived from the old
 one with our key: one of them creates it, the others join it, also when the old key is gone already.
+Where the visitor has a session of ours already (a cart), that one is signed in and gets a new ID; of those
+sent at once, the ones that come after it are nobody's for one answer, as after any sign-in.
 """
 
 from __future__ import annotations
