@@ -199,7 +199,7 @@ def _sentinel(address: Address, timeout: float) -> Sentinel:
     options["retry"] = _never_again()
     # A hung sentinel must leave time to ask the next one.
     options["socket_timeout"] = options["socket_connect_timeout"] = timeout / 3
-    sentinel = Sentinel(address.nodes, sentinel_kwargs=options)  # type: ignore[no-untyped-call]
+    sentinel = Sentinel(address.nodes, sentinel_kwargs=options)  # type: ignore[no-untyped-call]  # it has none
     if options["ssl"]:
         for client in sentinel.sentinels:
             client.connection_pool.connection_class = _AbruptConnection

@@ -22,6 +22,7 @@ async def connect(connection: AbstractConnection) -> None:
         OSError: the server cannot be reached.
         redis.RedisError: it refuses us.
     """
+    # redis-py gives this method no types.
     connecting = asyncio.ensure_future(connection.connect())  # type: ignore[no-untyped-call]
     try:
         await asyncio.wait({connecting})

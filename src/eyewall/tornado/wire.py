@@ -141,7 +141,7 @@ class CommitBarrier(HTTPConnection):
             self._refuse_unsaved("a WebSocket handshake")
         if not session.used or not self._must_hold(touching=True):
             add_ours(session, manager, start_line.code, headers)
-            return inner.write_headers(start_line, headers, chunk)  # type: ignore[no-any-return]
+            return inner.write_headers(start_line, headers, chunk)  # type: ignore[no-any-return]  # see _parts
         said = list(headers.get_all())  # the handler may go on changing its own
         head: Future[None] = Future()
         self._hold(partial(_send_as_said, self._parts, said, start_line, headers, chunk), head)
@@ -161,7 +161,7 @@ class CommitBarrier(HTTPConnection):
         """Send a piece of the body, once what the session was told before it is stored."""
         inner, session, _ = self._parts
         if not session.used or not self._must_hold():
-            return inner.write(chunk)  # type: ignore[no-any-return]
+            return inner.write(chunk)  # type: ignore[no-any-return]  # see _parts
         written: Future[None] = Future()
         self._hold(partial(inner.write, chunk), written)
         return written
@@ -315,7 +315,7 @@ def _send_as_said(
     inner, session, manager = parts
     headers = as_said(headers, said)
     add_ours(session, manager, start_line.code, headers)
-    return inner.write_headers(start_line, headers, chunk)  # type: ignore[no-any-return]
+    return inner.write_headers(start_line, headers, chunk)  # type: ignore[no-any-return]  # see _parts
 
 
 def _end(future: Future[None] | None) -> None:
